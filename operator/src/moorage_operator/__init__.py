@@ -1,0 +1,1 @@
+"""The operator of Moorage: observe, decide, apply."""

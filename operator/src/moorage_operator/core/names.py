@@ -1,0 +1,47 @@
+"""Every name and label key, in one place."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+GROUP = "moorage.dev"
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+APP_NAME = "app.kubernetes.io/name"
+APP_INSTANCE = "app.kubernetes.io/instance"
+APP_COMPONENT = "app.kubernetes.io/component"
+DEPLOYMENT = "moorage.dev/deployment"
+REVISION = "moorage.dev/revision"
+MODEL_VERSION = "moorage.dev/model-version"
+TRACK = "moorage.dev/track"
+APPLIED_HASH = "moorage.dev/applied-hash"
+
+OPERATOR = "moorage"
+"""Value of `app.kubernetes.io/managed-by` on every child."""
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """Which ModelDeployment."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def revision_name(deployment: str, model_version: str, digest: str) -> str:
+    """`<deployment>-v<modelversion>-<hash8>`: the name of a revision and of its children, at most 63 characters.
+
+    `digest` is a hex string of at least 8 characters over all that makes the revision.
+    """
+    version = re.sub(r"[^a-z0-9]+", "-", model_version.lower()).strip("-")[:12]
+    return f"{deployment}-v{version}-{digest[:8]}"
+
+
+def event_name(deployment: str, *identity: str) -> str:
+    """A name that the same happening always gets, so that an event is written once."""
+    return f"{deployment}.{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:16]}"

@@ -1,0 +1,97 @@
+"""The operator's own errors. Adapters raise them, always `from` the library's; only the edge translates further.
+
+OperatorError
+├── ClusterError             what the API server answered to one call
+│   ├── AlreadyExists        409 on create: the name is taken
+│   ├── Conflict             409: a precondition (uid, resourceVersion) does not hold any more
+│   ├── Forbidden            401, 403: RBAC, admission policy or quota says no
+│   ├── Invalid              400, 404 on write, 422: this object can't be stored as it is
+│   ├── Throttled            429: slow down, with the server's `retry_after` seconds
+│   └── Unreachable          5xx, refused, reset, timed out: try again later
+├── LeadershipLost           this process may not write any more
+└── RegistryError            what MLflow answered to one question; `reason` is the condition's reason
+    ├── ModelNotFound
+    ├── VersionNotFound
+    ├── AliasNotFound
+    ├── VersionNotReady      the version exists, its registration is pending or has failed
+    ├── SourceRefused        its artifacts lie where no registry may send a pod
+    ├── RegistryUnauthorized
+    └── RegistryUnreachable  the question stays open: nothing follows from it about the model
+"""
+
+from __future__ import annotations
+
+
+class OperatorError(Exception):
+    """Root of all that this package raises on purpose."""
+
+
+class ClusterError(OperatorError):
+    """The API server refused one call; the message is safe to show (it never holds a payload or a credential)."""
+
+    def __init__(self, message: str, *, status: int = 0, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class AlreadyExists(ClusterError):
+    pass
+
+
+class Conflict(ClusterError):
+    pass
+
+
+class Forbidden(ClusterError):
+    pass
+
+
+class Invalid(ClusterError):
+    pass
+
+
+class Throttled(ClusterError):
+    pass
+
+
+class Unreachable(ClusterError):
+    pass
+
+
+class LeadershipLost(OperatorError):
+    pass
+
+
+class RegistryError(OperatorError):
+    """MLflow can't answer, or answers no; the message tells the user what to do and holds no credential."""
+
+    reason = "RegistryError"
+
+
+class ModelNotFound(RegistryError):
+    reason = "ModelNotFound"
+
+
+class VersionNotFound(RegistryError):
+    reason = "VersionNotFound"
+
+
+class AliasNotFound(RegistryError):
+    reason = "AliasNotFound"
+
+
+class VersionNotReady(RegistryError):
+    reason = "VersionNotReady"
+
+
+class SourceRefused(RegistryError):
+    reason = "SourceRefused"
+
+
+class RegistryUnauthorized(RegistryError):
+    reason = "RegistryUnauthorized"
+
+
+class RegistryUnreachable(RegistryError):
+    reason = "RegistryUnreachable"

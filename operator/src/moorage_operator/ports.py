@@ -1,0 +1,49 @@
+"""The two seams to the outside. `adapters` implement them for real, `tests/fakes.py` in memory; one contract test suite
+(`tests/contract`) holds both to the same behaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from moorage_operator.core.kinds import Kind, Manifest, Ref
+from moorage_operator.core.registry import ModelRef, ModelVersion
+
+FIELD_MANAGER = "moorage"
+"""Owner of all fields that the operator sets by server-side apply."""
+
+REPLICAS_MANAGER = "moorage-replicas"
+"""Owner of `spec.replicas` of a Deployment while it is handed over to an autoscaler."""
+
+
+class Cluster(Protocol):
+    """All Kubernetes I/O. Every method raises `errors.ClusterError` (or a subclass) and nothing else."""
+
+    async def get(self, ref: Ref) -> Manifest | None:
+        """The live object, or None where there is none."""
+
+    async def list(self, kind: Kind, *, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[Manifest]:
+        """All live objects with these labels, of one namespace or (empty) of all; read in pages."""
+
+    async def apply(self, manifest: Manifest, *, manager: str = FIELD_MANAGER, subresource: str = "") -> Manifest:
+        """Server-side apply with force: the full intent of `manager`; fields it had set and now leaves out are dropped.
+
+        `metadata.uid`, if given, must be the live object's, else `Conflict`. Returns the stored object.
+        """
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Create; `AlreadyExists` if the name is taken."""
+
+    async def patch(self, ref: Ref, operations: Sequence[Mapping[str, Any]]) -> Manifest:
+        """JSON patch (RFC 6902), all or nothing; a failed `test` is `Conflict`."""
+
+    async def delete(self, ref: Ref, *, uid: str, resource_version: str) -> None:
+        """Delete in the background, if the live object is still that one, else `Conflict`. Already gone is success."""
+
+
+class Registry(Protocol):
+    """All I/O with one MLflow registry. Raises `errors.RegistryError` (a subclass) and nothing else."""
+
+    async def resolve(self, model: ModelRef) -> ModelVersion:
+        """The version that the reference names now; only a version in state READY is an answer."""

@@ -1,0 +1,1 @@
+"""The runtime of Moorage: fetches one MLflow model version and serves it."""
