@@ -23,7 +23,9 @@ class Cluster(Protocol):
     async def get(self, ref: Ref) -> Manifest | None:
         """The live object, or None where there is none."""
 
-    async def list(self, kind: Kind, *, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[Manifest]:
+    async def list(
+        self, kind: Kind, *, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> Sequence[Manifest]:
         """All live objects with these labels, of one namespace or (empty) of all; read in pages."""
 
     async def apply(self, manifest: Manifest, *, manager: str = FIELD_MANAGER, subresource: str = "") -> Manifest:

@@ -1,0 +1,152 @@
+"""`spec` of a ModelDeployment as typed, frozen values. Field names and defaults equal the CRD's; a contract test holds them to it.
+
+The API server has already checked types, bounds and rules, and has filled in defaults. Nothing here checks again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from moorage_operator.core import quantities
+from moorage_operator.core.registry import ModelRef
+
+Quantity = str | int
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A part of the spec: frozen, with the CRD's camelCase names. Unknown fields belong to a newer CRD and are ignored."""
+
+
+class RegistryChoice(Struct, frozen=True):
+    name: str = "default"
+    credentials_secret: str = ""
+
+
+class Model(Struct, frozen=True):
+    name: str
+    alias: str = ""
+    version: str = ""
+    registry: RegistryChoice = RegistryChoice()
+
+    @property
+    def ref(self) -> ModelRef:
+        return ModelRef(self.name, self.alias, self.version)
+
+
+class KeyRef(Struct, frozen=True):
+    name: str
+    key: str
+    optional: bool | None = None
+
+
+class ValueFrom(Struct, frozen=True):
+    secret_key_ref: KeyRef | None = None
+    config_map_key_ref: KeyRef | None = None
+
+
+class EnvVar(Struct, frozen=True):
+    name: str
+    value: str | None = None
+    value_from: ValueFrom | None = None
+
+
+class Runtime(Struct, frozen=True):
+    engine: Literal["auto", "onnxruntime", "torch", "pyfunc"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    image: str = ""
+    allow_pickle: bool = False
+    env: tuple[EnvVar, ...] = ()
+
+
+class Resources(Struct, frozen=True):
+    limits: dict[str, Quantity] = {}
+    requests: dict[str, Quantity] = {}
+
+    @property
+    def asks_for_gpu(self) -> bool:
+        return any(name.startswith("nvidia.com/") for name in self.limits)
+
+
+class Autoscaling(Struct, frozen=True):
+    max_replicas: int
+    min_replicas: int = 1
+    target_cpu_utilization: int | None = msgspec.field(name="targetCPUUtilization", default=None)
+    target_memory_utilization: int | None = None
+    metrics: tuple[dict[str, Any], ...] = ()
+    behavior: dict[str, Any] | None = None
+
+
+class Pod(Struct, frozen=True):
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[dict[str, Any], ...] = ()
+    affinity: dict[str, Any] = {}
+    runtime_class_name: str = ""
+    priority_class_name: str = ""
+    service_account_name: str = ""
+    image_pull_secrets: tuple[dict[str, str], ...] = ()
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class Service(Struct, frozen=True):
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    port: int = 80
+    annotations: dict[str, str] = {}
+
+
+class Rollout(Struct, frozen=True):
+    strategy: Literal["canary", "recreate"] = "canary"
+    progress_deadline_seconds: int = 600
+    scale_down_delay_seconds: int = 30
+
+
+class Spec(Struct, frozen=True):
+    model: Model
+    runtime: Runtime = Runtime()
+    resources: Resources = Resources()
+    replicas: int | None = None
+    autoscaling: Autoscaling | None = None
+    pod: Pod = Pod()
+    min_ready_seconds: int = 0
+    service: Service = Service()
+    rollout: Rollout = Rollout()
+    restart_at: str = ""
+    suspend: bool = False
+    revision_history_limit: int = 3
+
+    @property
+    def fixed_replicas(self) -> int:
+        """How many pods a revision has when no autoscaler owns the number."""
+        return 1 if self.replicas is None else self.replicas
+
+
+def parse(manifest: dict[str, Any]) -> Spec:
+    """Spec of a ModelDeployment's manifest; `msgspec.ValidationError` names the field if the CRD is not the one we know."""
+    return msgspec.convert(manifest.get("spec", {}), Spec)
+
+
+def without_defaults(value: Any) -> Any:
+    """A part of the spec as plain JSON, with every value left out that equals its default, quantities in canonical form.
+
+    So a field that a later version adds with a default changes nothing, nor does writing a default out.
+    """
+    if isinstance(value, Resources):
+        parts = {"limits": quantities.canonical_map(value.limits), "requests": quantities.canonical_map(value.requests)}
+        return {name: part for name, part in parts.items() if part}
+    if isinstance(value, msgspec.Struct):
+        return _struct_without_defaults(value)
+    if isinstance(value, tuple):
+        return [without_defaults(item) for item in value]
+    return value
+
+
+def _struct_without_defaults(value: msgspec.Struct) -> dict[str, Any]:
+    out = {}
+    for field in msgspec.structs.fields(value):
+        item = getattr(value, field.name)
+        default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        if item != default:
+            out[field.encode_name] = without_defaults(item)
+    return out
