@@ -1,0 +1,157 @@
+"""One request to one registry: MLflow's own REST store, with the edges that a hostile or sick server needs.
+
+MLflow's defaults retry for minutes, follow redirects, read an answer of any size, take a `.netrc` and send one
+registry's cookies to another on the same host. Here a request is tried once, to the declared host only, within a
+deadline, and no text of the server leaves this module: only its status and MLflow's error code do.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import requests
+from mlflow.exceptions import MlflowException
+from mlflow.store.model_registry.rest_store import RestStore
+from mlflow.utils.proto_json_utils import parse_dict
+from mlflow.utils.rest_utils import MlflowHostCreds, http_request
+from urllib3.exceptions import NameResolutionError
+
+from moorage_operator import errors
+from moorage_operator.adapters.registry.declaration import RegistryDeclaration
+
+MAX_BODY = 4 * 2**20
+CHUNK = 2**16
+
+NOT_THERE_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"})
+"""MLflow answers a missing alias and an impossible name with the last one."""
+
+
+class NotThere(Exception):
+    """MLflow has nothing by the name that was asked for."""
+
+
+class RegistryClient(RestStore):  # type: ignore[misc]  # mlflow ships no types
+    """MLflow's calls for the time of one question. Raises `RegistryError` and `NotThere`, nothing else."""
+
+    def __init__(self, declaration: RegistryDeclaration, *, deadline: float) -> None:
+        credentials = declaration.credentials()
+        host = MlflowHostCreds(
+            declaration.tracking_uri,
+            username=credentials.username,
+            password=credentials.password,
+            token=credentials.token,
+            server_cert_path=str(declaration.ca_bundle) if declaration.ca_bundle else None,
+        )
+        super().__init__(lambda: host)
+        self._registry = f"registry '{declaration.name}'"
+        self._deadline = deadline
+
+    def _call_endpoint(self, api: Any, json_body: str | None, *_: Any, **__: Any) -> Any:
+        """Every method of `RestStore` comes through here."""
+        endpoint, method = self._get_endpoint_from_method(api)
+        try:
+            status, body = self._exchange(endpoint, method, json.loads(json_body or "{}"))
+            if status == requests.codes.ok:
+                answer = self._get_response_from_method(api)
+                parse_dict(json.loads(body), answer)
+                return answer
+        except errors.RegistryError:
+            raise
+        except MlflowException as error:
+            raise self._unreachable(_why(error.__context__)) from error
+        except (requests.RequestException, OSError) as error:
+            raise self._unreachable(_why(error)) from error
+        except Exception as error:
+            raise self._unreachable("does not answer like MLflow: check its trackingURI") from error
+        raise self._refusal(status, body)
+
+    def _exchange(self, endpoint: str, method: str, arguments: dict[str, Any]) -> tuple[int, bytes]:
+        response = http_request(
+            self.get_host_creds(),
+            endpoint,
+            method,
+            max_retries=0,
+            timeout=self._time_left(),
+            raise_on_status=False,
+            allow_redirects=False,
+            stream=True,
+            auth=_forget_cookies,
+            **{"params" if method == "GET" else "json": arguments},
+        )
+        with response:
+            return response.status_code, self._read(response)
+
+    def _read(self, response: requests.Response) -> bytes:
+        body = b""
+        while chunk := response.raw.read1(CHUNK, decode_content=True):
+            self._time_left()
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise self._unreachable(f"sent more than {MAX_BODY >> 20} MiB for one answer")
+        return body
+
+    def _time_left(self) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise self._unreachable("did not answer in time")
+        return left
+
+    def _refusal(self, status: int, body: bytes) -> Exception:
+        if status == requests.codes.unauthorized:
+            return errors.RegistryUnauthorized(
+                f"{self._registry} does not accept the operator's credentials: check the keys of its existingSecret"
+            )
+        if status == requests.codes.forbidden and body.startswith(b"Invalid Host header"):
+            return self._unreachable(
+                "refuses the host name of its trackingURI: start MLflow with --allowed-hosts and that name in it"
+            )
+        if status == requests.codes.forbidden:
+            return errors.RegistryUnauthorized(
+                f"{self._registry} forbids the operator's user to read this model: grant it READ in MLflow"
+            )
+        if _error_code(body) in NOT_THERE_CODES:
+            return NotThere()
+        return self._unreachable(_status_text(status))
+
+    def _unreachable(self, why: str) -> errors.RegistryUnreachable:
+        return errors.RegistryUnreachable(f"{self._registry} {why}")
+
+
+def _forget_cookies(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """As `auth` of a request it also keeps `requests` from looking into a `.netrc`."""
+    request.headers.pop("Cookie", None)
+    return request
+
+
+def _error_code(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error_code"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
+def _status_text(status: int) -> str:
+    if status in range(300, 400):
+        return f"redirects to another address (HTTP {status}): set its trackingURI to the final one"
+    if status == requests.codes.too_many:
+        return "asks to slow down (HTTP 429)"
+    if status in range(500, 600):
+        return f"has an error of its own (HTTP {status}): see the log of the MLflow server"
+    return f"does not answer like MLflow (HTTP {status}): check its trackingURI"
+
+
+def _why(cause: BaseException | None) -> str:
+    if isinstance(cause, requests.exceptions.SSLError):
+        return "has a TLS certificate that is not trusted: set its caBundle to the authority that signed it"
+    if isinstance(cause, requests.Timeout):
+        return "did not answer in time"
+    reason = getattr(cause.args[0], "reason", None) if cause and cause.args else None
+    if isinstance(reason, NameResolutionError):
+        return "has a trackingURI whose host name can't be resolved"
+    if isinstance(cause, requests.ConnectionError):
+        return "can't be reached: is MLflow running, and does a NetworkPolicy let the operator through?"
+    if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
+        return "can't be asked: is its caBundle there, and a PEM file?"
+    return "broke off its answer"
