@@ -1,0 +1,148 @@
+"""`ports.Cluster` on a real API server. Decides nothing: it asks, writes, and says what the server said."""
+
+from __future__ import annotations
+
+import contextlib
+import urllib.parse
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from moorage_operator import errors, ports
+from moorage_operator.adapters.cluster import configuration, transport
+from moorage_operator.adapters.cluster.budget import Budget
+from moorage_operator.core import kinds
+from moorage_operator.core.kinds import Kind, Manifest, Ref
+
+
+def _open_fence() -> None:
+    """Every write passes."""
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    kubeconfig: str = "",
+    *,
+    fence: Callable[[], None] = _open_fence,
+    writes_per_second: float = 500,
+    write_burst: int = 1000,
+    timeout_seconds: float = 30,
+    connect_seconds: float = 5,
+) -> AsyncIterator[KubernetesCluster]:
+    """One connection pool, for the event loop that this runs in. `fence` raises when no write may be made any more."""
+    access = await configuration.load(kubeconfig)
+    calls = transport.Transport(access, timeout_seconds=timeout_seconds, connect_seconds=connect_seconds)
+    try:
+        yield KubernetesCluster(calls, fence=fence, budget=Budget(writes_per_second, write_burst))
+    finally:
+        await calls.close()
+
+
+class KubernetesCluster:
+    """See `ports.Cluster`; 404 on a delete is success, on any other write `Invalid`."""
+
+    def __init__(
+        self, calls: transport.Transport, *, fence: Callable[[], None], budget: Budget, page_size: int = 500
+    ) -> None:
+        self._calls = calls
+        self._fence = fence
+        self._budget = budget
+        self.page_size = page_size
+
+    async def get(self, ref: Ref) -> Manifest | None:
+        return await self._unless_gone(transport.Call(f"get {ref}", "GET", _object_path(ref)))
+
+    async def list(
+        self, kind: Kind, *, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> Sequence[Manifest]:
+        query = {"limit": str(self.page_size)}
+        if labels:
+            query["labelSelector"] = ",".join(f"{key}={value}" for key, value in labels.items())
+        path = _collection_path(kind, namespace)
+        try:
+            items = await self._pages(kind, path, query)
+        except errors.Invalid as error:
+            if error.status != HTTPStatus.GONE:
+                raise
+            # The snapshot behind the pages was compacted while we read: one request for all, as client-go does.
+            items = await self._pages(kind, path, query | {"limit": "0"})
+        return [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in items]
+
+    async def apply(self, manifest: Manifest, *, manager: str = ports.FIELD_MANAGER, subresource: str = "") -> Manifest:
+        ref = kinds.ref_of(manifest)
+        path = _object_path(ref) + (f"/{subresource}" if subresource else "") + f"?fieldManager={manager}&force=true"
+        call = transport.Call(f"apply {ref}", "PATCH", path, content_type=transport.APPLY, body=manifest, writes=True)
+        return _manifest(await self._send(call))
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        ref = kinds.ref_of(manifest)
+        path = _collection_path(ref.kind, ref.namespace) + f"?fieldManager={ports.FIELD_MANAGER}"
+        call = transport.Call(f"create {ref}", "POST", path, body=manifest, writes=True, creates=True)
+        return _manifest(await self._send(call))
+
+    async def patch(self, ref: Ref, operations: Sequence[Mapping[str, Any]]) -> Manifest:
+        path = _object_path(ref) + f"?fieldManager={ports.FIELD_MANAGER}"
+        body = [dict(operation) for operation in operations]
+        call = transport.Call(f"patch {ref}", "PATCH", path, content_type=transport.JSON_PATCH, body=body, writes=True)
+        return _manifest(await self._send(call))
+
+    async def delete(self, ref: Ref, *, uid: str, resource_version: str) -> None:
+        body = {
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": uid, "resourceVersion": resource_version},
+        }
+        await self._unless_gone(transport.Call(f"delete {ref}", "DELETE", _object_path(ref), body=body, writes=True))
+
+    async def _pages(self, kind: Kind, path: str, query: dict[str, str]) -> Sequence[Manifest]:
+        items: list[Manifest] = []
+        token = ""
+        while True:
+            page = query | ({"continue": token} if token else {})
+            call = transport.Call(f"list {kind.plural}", "GET", f"{path}?{urllib.parse.urlencode(page)}")
+            answer = await self._send(call)
+            items += answer.get("items") or []
+            token = answer["metadata"].get("continue", "")
+            if not token:
+                return items
+
+    async def _unless_gone(self, call: transport.Call) -> Manifest | None:
+        try:
+            return _manifest(await self._send(call))
+        except errors.Invalid as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+
+    async def _send(self, call: transport.Call) -> Any:
+        try:
+            return await self._send_once(call)
+        except errors.Forbidden as error:
+            if error.status != HTTPStatus.UNAUTHORIZED:
+                raise
+            # The server did nothing yet: perhaps the token was rotated early.
+            await self._calls.refresh_credentials()
+            return await self._send_once(call)
+
+    async def _send_once(self, call: transport.Call) -> Any:
+        if call.writes:
+            await self._budget.take()
+            self._fence()
+        return await self._calls.send(call)
+
+
+def _collection_path(kind: Kind, namespace: str) -> str:
+    root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
+    scope = f"/namespaces/{_quote(namespace)}" if namespace else ""
+    return f"{root}{scope}/{kind.plural}"
+
+
+def _object_path(ref: Ref) -> str:
+    return f"{_collection_path(ref.kind, ref.namespace)}/{_quote(ref.name)}"
+
+
+def _quote(segment: str) -> str:
+    return urllib.parse.quote(segment, safe="")
+
+
+def _manifest(answer: Any) -> Manifest:
+    return dict(answer)

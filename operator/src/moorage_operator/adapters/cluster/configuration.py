@@ -1,0 +1,58 @@
+"""Where the API server is, and who we are. Secrets stay inside the client's configuration object and its headers."""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+import urllib.request
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client.configuration import Configuration
+
+
+@dataclass(frozen=True)
+class Access:
+    """One API server. `refresh` reads the credentials again, for a token that was rotated before it was due.
+
+    The client itself reads a pod's projected token again once a minute.
+    """
+
+    configuration: Configuration
+    refresh: Callable[[], Awaitable[None]]
+
+
+async def load(kubeconfig: str = "") -> Access:
+    """Access by `kubeconfig`, else by $KUBECONFIG, else by the pod's service account, else by ~/.kube/config."""
+    configuration = Configuration()
+    path = kubeconfig or _default_kubeconfig()
+
+    async def refresh() -> None:
+        if not path:
+            kubernetes_config.load_incluster_config(client_configuration=configuration)
+            return
+        await kubernetes_config.load_kube_config(
+            config_file=path, client_configuration=configuration, persist_config=False
+        )
+
+    await refresh()
+    # `trust_env` would ask the environment again, in a thread, on each request: ask once.
+    configuration.client_session_kwargs = {"trust_env": False}
+    configuration.proxy = configuration.proxy or _proxy_of(configuration.host)
+    return Access(configuration, refresh)
+
+
+def _default_kubeconfig() -> str:
+    """Empty in a pod."""
+    if path := os.environ.get("KUBECONFIG"):
+        return path
+    return "" if "KUBERNETES_SERVICE_HOST" in os.environ else str(Path("~/.kube/config").expanduser())
+
+
+def _proxy_of(host: str) -> str | None:
+    parts = urllib.parse.urlsplit(host)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)

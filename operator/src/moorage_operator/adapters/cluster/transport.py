@@ -1,0 +1,155 @@
+"""One call to the API server: its credentials, its deadlines, its failure as one of our errors.
+
+No message holds a header, a request body or a credential: only what was asked for and the server's own sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+import msgspec
+from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
+from kubernetes.aio.config import ConfigException
+
+from moorage_operator import errors
+from moorage_operator.adapters.cluster import configuration
+
+JSON = "application/json"
+APPLY = "application/apply-patch+yaml"
+JSON_PATCH = "application/json-patch+json"
+
+_MESSAGE_LIMIT = 1000
+_NETWORK_ERRORS = (aiohttp.ClientError, TimeoutError, OSError, ConfigException)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request. `what` names it in an error: a verb and an object."""
+
+    what: str
+    method: str
+    path: str
+    content_type: str = JSON
+    body: Any = None
+    writes: bool = False
+    creates: bool = False
+
+
+class Transport:
+    """One connection pool to one API server."""
+
+    def __init__(self, access: configuration.Access, *, timeout_seconds: float, connect_seconds: float) -> None:
+        self._access = access
+        self._rest = RESTClientObject(access.configuration)
+        # `connect` also bounds the wait for a free connection: a write may not linger between its fence and the wire.
+        self._timeout = aiohttp.ClientTimeout(
+            total=timeout_seconds, connect=connect_seconds, sock_connect=connect_seconds
+        )
+
+    async def send(self, call: Call) -> Any:
+        """The decoded answer; a `ClusterError` for anything but a 2xx."""
+        try:
+            response = await self._request(call)
+            data = await response.read()
+        except TimeoutError as error:
+            raise errors.Unreachable(f"{call.what}: the API server did not answer in time") from error
+        except _NETWORK_ERRORS as error:
+            raise errors.Unreachable(f"{call.what}: {_cut(str(error)) or type(error).__name__}") from error
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise _error(call, response, data)
+        try:
+            return msgspec.json.decode(data)
+        except msgspec.DecodeError as error:
+            raise errors.Unreachable(f"{call.what}: the answer is not JSON", status=response.status) from error
+
+    async def refresh_credentials(self) -> None:
+        try:
+            await self._access.refresh()
+        except _NETWORK_ERRORS as error:
+            raise errors.Unreachable("the credentials for the API server can't be read") from error
+
+    async def close(self) -> None:
+        await self._rest.close()
+
+    async def _request(self, call: Call) -> RESTResponse:
+        settings = self._access.configuration
+        headers = {"Content-Type": call.content_type, "Accept": JSON, "User-Agent": "moorage-operator"}
+        token = await settings.get_api_key_with_prefix("BearerToken")
+        if token:
+            headers["Authorization"] = token.strip()
+        async with asyncio.timeout(self._timeout.total):
+            return await self._rest.request(
+                call.method,
+                settings.host + call.path,
+                headers=headers,
+                body=call.body,
+                _request_timeout=self._timeout,
+            )
+
+
+class _Cause(msgspec.Struct):
+    field: str = ""
+
+
+class _Details(msgspec.Struct):
+    causes: list[_Cause] | None = None
+    name: str = ""
+
+
+class _Status(msgspec.Struct):
+    """The part of the server's answer to a refused call that we use."""
+
+    message: str = ""
+    details: _Details | None = None
+
+
+def _error(call: Call, response: RESTResponse, data: bytes) -> errors.ClusterError:
+    status: int = response.status
+    refusal = _refusal(data)
+    message = f"{call.what}: {_cut(refusal.message) or response.reason or status}"
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return errors.Throttled(message, status=status, retry_after=_seconds(response.headers.get("Retry-After")))
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY and _is_stale(call, refusal.details or _Details()):
+        return errors.Conflict(f"{call.what}: the live object is no longer the one that was meant", status=status)
+    return _class(call, status)(message, status=status)
+
+
+def _class(call: Call, status: int) -> type[errors.ClusterError]:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
+        return errors.Unreachable
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        return errors.Forbidden
+    if status == HTTPStatus.CONFLICT:
+        return errors.AlreadyExists if call.creates else errors.Conflict
+    return errors.Invalid
+
+
+def _is_stale(call: Call, details: _Details) -> bool:
+    """Two conflicts that Kubernetes answers with 422.
+
+    A JSON patch that does not fit (a `test` failed, a path is gone) has no details at all, a refused object always has;
+    an apply with another object's uid is told that `metadata.uid` is immutable.
+    """
+    if call.content_type == JSON_PATCH:
+        return not details.name and not details.causes
+    return any(cause.field == "metadata.uid" for cause in details.causes or ())
+
+
+def _refusal(data: bytes) -> _Status:
+    """Empty for a body that is no Status: a proxy's error page is not shown to users."""
+    try:
+        return msgspec.json.decode(data, type=_Status)
+    except msgspec.MsgspecError:
+        return _Status()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MESSAGE_LIMIT else text[: _MESSAGE_LIMIT - 1] + "…"
+
+
+def _seconds(header: str | None) -> float:
+    return float(header) if header and header.isdecimal() else 1.0
