@@ -85,10 +85,9 @@ class Poller:
 
     def want(self, ref: ModelRef) -> None:
         """Ask soon, outside the rhythm. Many wishes are one question; none is sent to a registry that is down."""
-        if ref in self._asking:
-            self._ask_again.add(ref)  # the answer on its way may be older than the wish
-        else:
-            self._enqueue(ref)
+        if ref not in self._queued:
+            self._queued.add(ref)
+            self._queue.put_nowait(ref)
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -118,13 +117,13 @@ class Poller:
         due = sorted(refs - self._queued - self._asking, key=self._asked_last)
         due = [ref for ref in due if self._is_due(ref)]
         for ref in due:
-            self._enqueue(ref)
+            self.want(ref)
             await asyncio.sleep(spread / len(due))
 
     async def _probe(self, refs: set[ModelRef]) -> None:
         """Ask one for all: the one that has waited longest, lest a single bad reference hides a good registry."""
         for ref in refs - self._answers.keys():
-            self._enqueue(ref)
+            self.want(ref)
         if idle := refs - self._asking:
             await self._ask(min(idle, key=self._asked_last))
 
@@ -134,6 +133,8 @@ class Poller:
             self._queued.discard(ref)
             if self._down:
                 self._settle(ref, None, self._down)
+            elif ref in self._asking:
+                self._ask_again.add(ref)  # the answer on its way may be older than the wish
             else:
                 await self._ask(ref)
 
@@ -142,13 +143,16 @@ class Poller:
         self._asking.add(ref)
         self._asked_in[ref] = self._round_number
         asked_at = loop.time()
-        version, error = await self._question(ref)
-        self._asking.discard(ref)
+        try:
+            version, error = await self._question(ref)
+        finally:
+            self._asking.discard(ref)
+        was_open = self._is_open(ref)
         self._settle(ref, version, error)
-        self._judge_registry(ref, error)
+        self._judge_registry(ref, error, was_open=was_open)
         if ref in self._ask_again:
             self._ask_again.discard(ref)
-            self._enqueue(ref)
+            self.want(ref)
         _guarded(self._observe, loop.time() - asked_at, error.reason if error else "ok")
 
     async def _question(self, ref: ModelRef) -> tuple[ModelVersion | None, errors.RegistryError | None]:
@@ -160,15 +164,17 @@ class Poller:
             log.exception("the registry adapter failed on %s", ref)
             return None, errors.RegistryUnreachable("the registry could not be asked: see the log of the operator")
 
-    def _judge_registry(self, ref: ModelRef, error: errors.RegistryError | None) -> None:
+    def _judge_registry(self, ref: ModelRef, error: errors.RegistryError | None, *, was_open: bool) -> None:
         """Is it this one reference that gets no answer, or does nobody?"""
         if not isinstance(error, errors.RegistryUnreachable):
             self._unanswered.clear()
             self._back_up()
             return
         self._unanswered.add(ref)
-        known = self._answers.keys() | self._queued | self._asking
-        if self._down or len(self._unanswered) >= min(DOWN_AFTER, len(known)):
+        others = (self._answers.keys() | self._queued | self._asking) - self._unanswered
+        # References that never get an answer can't take the registry down again and again: one that got it must fail.
+        several = len(self._unanswered) >= DOWN_AFTER and not was_open
+        if self._down or several or not others:
             self._go_down(error)
 
     def _go_down(self, error: errors.RegistryUnreachable) -> None:
@@ -182,10 +188,8 @@ class Poller:
         if self._down:
             log.info("the registry answers again")
             self._down = None
-            for ref in [
-                r for r, answer in self._answers.items() if isinstance(answer.error, errors.RegistryUnreachable)
-            ]:
-                self._enqueue(ref)
+            for ref in filter(self._is_open, self._answers):
+                self.want(ref)
 
     def _settle(self, ref: ModelRef, version: ModelVersion | None, error: errors.RegistryError | None) -> None:
         now = self._now()
@@ -200,15 +204,15 @@ class Poller:
         self._answers[ref] = answer
         _guarded(self._on_change, ref)
 
-    def _enqueue(self, ref: ModelRef) -> None:
-        if ref not in self._queued:
-            self._queued.add(ref)
-            self._queue.put_nowait(ref)
-
     def _is_due(self, ref: ModelRef) -> bool:
         answer = self._answers.get(ref)
         found_for_good = ref.version and answer and not answer.error
         return not found_for_good or self._round_number - self._asked_last(ref) >= PINNED_EVERY
+
+    def _is_open(self, ref: ModelRef) -> bool:
+        """Did its last question stay without an answer?"""
+        answer = self._answers.get(ref)
+        return bool(answer and isinstance(answer.error, errors.RegistryUnreachable))
 
     def _asked_last(self, ref: ModelRef) -> int:
         return self._asked_in.get(ref, 0)
