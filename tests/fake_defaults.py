@@ -1,0 +1,147 @@
+"""What the API server adds to and rewrites in an object before it stores it; `FakeCluster` needs this much of it."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moorage_operator.core import kinds
+from moorage_operator.core.kinds import Kind, Manifest
+
+CRD_FILE = Path(__file__).parent.parent / "crds" / "modeldeployments.moorage.dev.yaml"
+SERVICE_IP = "10.96.0.10"
+
+POD_SPEC = {
+    "restartPolicy": "Always",
+    "terminationGracePeriodSeconds": 30,
+    "dnsPolicy": "ClusterFirst",
+    "securityContext": {},
+    "schedulerName": "default-scheduler",
+}
+CONTAINER = {
+    "terminationMessagePath": "/dev/termination-log",
+    "terminationMessagePolicy": "File",
+    "resources": {},
+}
+PROBE = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
+SUFFIXES = {"": 0, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18, "u": -6, "n": -9}
+BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
+
+
+def stored_form(kind: Kind, manifest: Manifest) -> None:
+    """Fill defaults and rewrite quantities, in place."""
+    if default := DEFAULTS.get(kind):
+        default(manifest)
+
+
+def canonical(quantity: Any) -> str:
+    """`2000m` is stored as `2`, `1024Mi` as `1Gi`, `0.5` as `500m`: the largest suffix that leaves a whole number."""
+    match = re.fullmatch(r"([+-]?[0-9.]+)([a-zA-Z]*)", str(quantity))
+    if match is None:
+        return str(quantity)
+    number, suffix = Decimal(match[1]), match[2]
+    if suffix in BINARY:
+        return _largest(number * 1024 ** BINARY[suffix], {name: 1024**power for name, power in BINARY.items()})
+    scaled = number.scaleb(SUFFIXES[suffix])
+    return _largest(scaled, {name: Decimal(1).scaleb(power) for name, power in SUFFIXES.items() if name})
+
+
+def _largest(value: Decimal, units: Mapping[str, Decimal | int]) -> str:
+    candidates = sorted([*units.items(), ("", 1)], key=lambda unit: unit[1], reverse=True)
+    for name, unit in candidates:
+        if value % unit == 0:
+            return f"{int(value / unit)}{name}" if value else "0"
+    return str(value)
+
+
+def _deployment(manifest: Manifest) -> None:
+    spec = manifest["spec"]
+    spec.setdefault("replicas", 1)
+    spec.setdefault("revisionHistoryLimit", 10)
+    spec.setdefault("progressDeadlineSeconds", 600)
+    strategy = spec.setdefault("strategy", {})
+    if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+        _fill(strategy.setdefault("rollingUpdate", {}), {"maxUnavailable": "25%", "maxSurge": "25%"})
+    pod = spec["template"].setdefault("spec", {})
+    _fill(pod, POD_SPEC)
+    for container in [*pod.get("containers", []), *pod.get("initContainers", [])]:
+        _container(container)
+
+
+def _container(container: dict[str, Any]) -> None:
+    _fill(container, CONTAINER)
+    tagged = re.search(r":[^/]+$", container.get("image", ""))
+    container.setdefault("imagePullPolicy", "IfNotPresent" if tagged and tagged[0] != ":latest" else "Always")
+    for port in container.get("ports", []):
+        port.setdefault("protocol", "TCP")
+    for name in ("readinessProbe", "livenessProbe", "startupProbe"):
+        if probe := container.get(name):
+            _fill(probe, PROBE)
+            probe.get("httpGet", {"scheme": ""}).setdefault("scheme", "HTTP")
+    for amounts in container["resources"].values():
+        amounts.update({name: canonical(amount) for name, amount in amounts.items()})
+
+
+def _service(manifest: Manifest) -> None:
+    spec = manifest["spec"]
+    _fill(
+        spec,
+        {
+            "type": "ClusterIP",
+            "clusterIP": SERVICE_IP,
+            "clusterIPs": [spec.get("clusterIP", SERVICE_IP)],
+            "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "SingleStack",
+            "internalTrafficPolicy": "Cluster",
+            "sessionAffinity": "None",
+        },
+    )
+    for port in spec.get("ports", []):
+        port.setdefault("protocol", "TCP")
+        port.setdefault("targetPort", port["port"])
+
+
+def _autoscaler(manifest: Manifest) -> None:
+    manifest["spec"].setdefault("minReplicas", 1)
+
+
+def _custom(manifest: Manifest) -> None:
+    _schema_defaults(manifest, _schema())
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = yaml.safe_load(CRD_FILE.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return schema
+
+
+def _schema_defaults(value: Any, schema: Mapping[str, Any]) -> None:
+    if isinstance(value, dict):
+        for name, below in schema.get("properties", {}).items():
+            if name not in value and "default" in below:
+                value[name] = copy.deepcopy(below["default"])
+            if name in value:
+                _schema_defaults(value[name], below)
+    elif isinstance(value, list):
+        for item in value:
+            _schema_defaults(item, schema.get("items", {}))
+
+
+def _fill(target: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    for key, value in defaults.items():
+        target.setdefault(key, copy.deepcopy(value))
+
+
+DEFAULTS: dict[Kind, Callable[[Manifest], None]] = {
+    kinds.DEPLOYMENT: _deployment,
+    kinds.SERVICE: _service,
+    kinds.AUTOSCALER: _autoscaler,
+    kinds.MODEL_DEPLOYMENT: _custom,
+}
