@@ -26,7 +26,7 @@ def missing(client: RegistryClient, model: ModelRef, *, registry: str) -> errors
 
 
 def other_name(asked: str, answered: str, *, registry: str) -> errors.ModelNotFound:
-    """The server takes two names for one, as some databases do; the pods' clients may not."""
+    """Some databases take two names that differ in case for one; what comes after may not."""
     return errors.ModelNotFound(
         f"registry '{registry}' has no model '{wording.shown(asked)}', but '{wording.shown(answered)}': write it like this"
     )

@@ -61,11 +61,10 @@ class MlflowRegistry:
 
     def _checked(self, found: Any, model: ModelRef) -> Any:
         """The registry's description of a version, as soon as it may be believed."""
-        if found.name != model.name:  # some databases ignore case
+        if found.name != model.name and found.name.casefold() == model.name.casefold():
             raise explain.other_name(model.name, found.name, registry=self._declaration.name)
-        if not (VERSION.fullmatch(found.version) and RUN_ID.fullmatch(found.run_id or "")):
-            raise self._nonsense()
-        if model.version not in {"", found.version}:
+        asked_for = found.name == model.name and model.version in {"", found.version}
+        if not (asked_for and VERSION.fullmatch(found.version) and RUN_ID.fullmatch(found.run_id or "")):
             raise self._nonsense()
         if found.status != "READY":
             raise errors.VersionNotReady(_not_ready(model.name, found))
