@@ -23,6 +23,23 @@ class Owner:
     name: str
     uid: str
 
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    def does_not_own(self, child: Manifest) -> str:
+        """Why an object that has a child's name is not ours, in words that follow "it exists and …"; empty if it is.
+
+        Without any controller it is ours only if we applied it: its owner reference was removed by hand, or by
+        `kubectl delete --cascade=orphan`.
+        """
+        controllers = [item for item in child["metadata"].get("ownerReferences", []) if item.get("controller")]
+        if not controllers:
+            applied = names.APPLIED_HASH in (child["metadata"].get("annotations") or {})
+            return "" if applied else "was not made by Moorage"
+        if controllers[0]["uid"] == self.uid:
+            return ""
+        return f"belongs to {controllers[0]['kind']} {controllers[0]['name']} (uid {controllers[0]['uid']})"
+
     def reference(self) -> Manifest:
         return {
             "apiVersion": MODEL_DEPLOYMENT.api_version,

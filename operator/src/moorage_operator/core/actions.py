@@ -1,0 +1,69 @@
+"""What a pass does to the cluster, as data. `reconcile.apply` is the only code that carries it out, in the order given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from moorage_operator.core.kinds import Manifest, Ref, ref_of
+from moorage_operator.core.reasons import Reason
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Store this object by server-side apply. Without `uid` it is believed not to exist, and is looked for first."""
+
+    manifest: Manifest
+    uid: str = ""
+
+    @property
+    def ref(self) -> Ref:
+        return ref_of(self.manifest)
+
+
+@dataclass(frozen=True)
+class HandOverReplicas:
+    """Let another field manager own a Deployment's `spec.replicas`, so that it stays when we stop setting it."""
+
+    deployment: Ref
+    replicas: int
+
+
+@dataclass(frozen=True)
+class RestoreTemplate:
+    """Replace a Deployment's pod template, so that fields which others added to it are gone."""
+
+    deployment: Ref
+    template: Manifest
+    resource_version: str
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Delete just this object, in just this state."""
+
+    ref: Ref
+    uid: str
+    resource_version: str
+
+
+Action = Apply | HandOverReplicas | RestoreTemplate | Delete
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened; `warning` for what somebody should look at."""
+
+    reason: Reason
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All that one pass does: the writes in order, then events, then the whole status; and when to look again, by the clock."""
+
+    actions: tuple[Action, ...]
+    status: Manifest
+    events: tuple[Event, ...] = ()
+    look_again_at: datetime | None = None

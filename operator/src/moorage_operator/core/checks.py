@@ -1,0 +1,193 @@
+"""What is wrong with the pods of a revision, in a sentence for its user: an ordered list of checks, the first that answers wins.
+
+Reads what the kubelet, the scheduler, the Deployment controller and the containers' last words say; fetches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from moorage_operator.core import pods
+from moorage_operator.core.kinds import Manifest
+from moorage_operator.core.reasons import Problem, Reason
+
+MAX_MESSAGE = 1024
+"""Characters of somebody else's message that go into a condition."""
+
+SPOKEN_BY_RUNTIME = frozenset(
+    {
+        Reason.REGISTRY_UNREACHABLE,
+        Reason.REGISTRY_UNAUTHORIZED,
+        Reason.MODEL_VERSION_NOT_FOUND,
+        Reason.ARTIFACT_MISSING,
+        Reason.ARTIFACT_UNAUTHORIZED,
+        Reason.SOURCE_REFUSED,
+        Reason.DIGEST_MISMATCH,
+        Reason.DISK_FULL,
+        Reason.FETCH_FAILED,
+        Reason.UNSUPPORTED_FLAVOR,
+        Reason.ENGINE_UNAVAILABLE,
+        Reason.PICKLE_NOT_ALLOWED,
+        Reason.SIGNATURE_MISSING,
+        Reason.DEVICE_UNAVAILABLE,
+        Reason.MODEL_LOAD_FAILED,
+        Reason.WARMUP_FAILED,
+        Reason.OUT_OF_MEMORY,
+    }
+)
+"""Reasons that a container may give itself. Its words are untrusted: the model's code can write them, too."""
+
+_WAITING_FOR_IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_WAITING_FOR_START = frozenset({"CreateContainerError", "RunContainerError", "StartError", "PostStartHookError"})
+
+
+def problem_of(deployment: Manifest | None, of_revision: Iterable[Manifest]) -> Problem | None:
+    """The first problem of a revision's Deployment and pods, in the order of CHECKS; None if there is none to see."""
+    unready = [pod for pod in of_revision if not is_ready(pod)]
+    for check in CHECKS:
+        found = check(deployment, unready)
+        if found:
+            return Problem(found.reason, _shortened(found.message))
+    return None
+
+
+def is_ready(pod: Manifest) -> bool:
+    return _condition(pod, "Ready").get("status") == "True" and not pod["metadata"].get("deletionTimestamp")
+
+
+def reported_digests(of_revision: Iterable[Manifest]) -> set[str]:
+    """SHA-256 digests ("sha256:…") of what the pods' fetch containers got."""
+    found = set()
+    for pod in of_revision:
+        for status in _statuses(pod, pods.FETCH):
+            terminated = status.get("state", {}).get("terminated", {})
+            if terminated.get("exitCode") == 0:
+                digest = str(_last_words(terminated).get("digest", ""))
+                if digest.startswith("sha256:") and len(digest) == len("sha256:") + 64:
+                    found.add(digest)
+    return found
+
+
+def pods_are_refused(deployment: Manifest | None, unready: list[Manifest]) -> Problem | None:
+    """No pod could even be created: the quota, Pod Security, a missing ServiceAccount, a webhook."""
+    failure = _condition(deployment or {}, "ReplicaFailure")
+    if failure.get("status") != "True":
+        return None
+    message = str(failure.get("message", ""))
+    if "exceeded quota" in message:
+        return Problem(Reason.QUOTA_EXCEEDED, f"the namespace's quota leaves no room: {message}")
+    return Problem(Reason.PODS_REFUSED, f"the pods are refused: {message}")
+
+
+def no_node_fits(deployment: Manifest | None, unready: list[Manifest]) -> Problem | None:
+    for pod in unready:
+        scheduled = _condition(pod, "PodScheduled")
+        if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+            message = str(scheduled.get("message", ""))
+            if "Insufficient nvidia.com/" in message:
+                return Problem(Reason.INSUFFICIENT_GPU, f"no node has a free GPU: {message}")
+            return Problem(Reason.UNSCHEDULABLE, f"no node fits the pod: {message}")
+    return None
+
+
+def configuration_is_missing(deployment: Manifest | None, unready: list[Manifest]) -> Problem | None:
+    for name, waiting in _waiting(unready):
+        if waiting.get("reason") == "CreateContainerConfigError":
+            message = str(waiting.get("message", ""))
+            if "secret" in message.lower():
+                return Problem(Reason.SECRET_NOT_FOUND, f"container {name}: {message}; create it in this namespace")
+            if "configmap" in message.lower():
+                return Problem(Reason.CONFIG_NOT_FOUND, f"container {name}: {message}; create it in this namespace")
+            return Problem(Reason.CONTAINER_CANNOT_START, f"container {name}: {message}")
+    return None
+
+
+def image_cannot_be_pulled(deployment: Manifest | None, unready: list[Manifest]) -> Problem | None:
+    for _, waiting in _waiting(unready):
+        if waiting.get("reason") in _WAITING_FOR_IMAGE:
+            return Problem(Reason.IMAGE_PULL_FAILED, str(waiting.get("message") or waiting["reason"]))
+    return None
+
+
+def container_cannot_start(deployment: Manifest | None, unready: list[Manifest]) -> Problem | None:
+    for name, waiting in _waiting(unready):
+        if waiting.get("reason") in _WAITING_FOR_START:
+            return Problem(Reason.CONTAINER_CANNOT_START, f"container {name}: {waiting.get('message', '')}")
+    return None
+
+
+def container_failed(deployment: Manifest | None, unready: list[Manifest]) -> Problem | None:
+    """A container of an unready pod ended with an error, now or just before its restart."""
+    for pod in unready:
+        for status in _statuses(pod):
+            ended = _ended(status)
+            if ended and ended.get("exitCode") != 0:
+                return _failure(str(status["name"]), ended)
+    return None
+
+
+CHECKS: tuple[Callable[[Manifest | None, list[Manifest]], Problem | None], ...] = (
+    container_failed,  # the container's own words say most
+    configuration_is_missing,
+    image_cannot_be_pulled,
+    container_cannot_start,
+    no_node_fits,
+    pods_are_refused,  # last: some pods of a Deployment may exist and fail for a better reason
+)
+
+
+def _failure(container: str, ended: dict[str, Any]) -> Problem:
+    if ended.get("reason") == "OOMKilled":
+        return Problem(Reason.OUT_OF_MEMORY, f"container {container} needed more memory than its limit: raise it")
+    words = _last_words(ended)
+    reason = words.get("reason")
+    if reason in SPOKEN_BY_RUNTIME:
+        return Problem(Reason(reason), str(words.get("message", "")))
+    code = ended.get("exitCode")
+    said = " ".join(str(ended.get("message", "")).split())[-300:]
+    detail = f": {said}" if said else ""
+    return Problem(Reason.CRASHED, f"container {container} ended with exit code {code}{detail}; see `kubectl logs`")
+
+
+def _ended(status: dict[str, Any]) -> dict[str, Any] | None:
+    """How the container ended last, unless it has ended well since."""
+    now: dict[str, Any] | None = status.get("state", {}).get("terminated")
+    before: dict[str, Any] | None = status.get("lastState", {}).get("terminated")
+    return now or before
+
+
+def _last_words(terminated: dict[str, Any]) -> dict[str, Any]:
+    """The termination message, where it is the runtime's JSON object; empty otherwise."""
+    try:
+        words = msgspec.json.decode(str(terminated.get("message", "")))
+    except msgspec.DecodeError:
+        return {}
+    return words if isinstance(words, dict) else {}
+
+
+def _waiting(unready: list[Manifest]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for pod in unready:
+        for status in _statuses(pod):
+            waiting = status.get("state", {}).get("waiting")
+            if waiting:
+                yield str(status["name"]), waiting
+
+
+def _statuses(pod: Manifest, name: str = "") -> Iterator[dict[str, Any]]:
+    status = pod.get("status", {})
+    for item in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        if not name or item["name"] == name:
+            yield item
+
+
+def _condition(manifest: Manifest, kind: str) -> dict[str, Any]:
+    conditions = manifest.get("status", {}).get("conditions", [])
+    return next((item for item in conditions if item["type"] == kind), {})
+
+
+def _shortened(message: str) -> str:
+    text = " ".join(message.split())
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"

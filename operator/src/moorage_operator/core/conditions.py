@@ -1,0 +1,215 @@
+"""One function a condition: what is observed, as status, reason and message. Pure sentences; nothing here decides anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from moorage_operator.core import checks, names, rollout
+from moorage_operator.core.kinds import AUTOSCALER, DEPLOYMENT, SERVICE, Manifest
+from moorage_operator.core.observed import Observed
+from moorage_operator.core.reasons import STILL_WAITING, Problem, Reason
+from moorage_operator.core.registry import ModelVersion
+from moorage_operator.core.rollout import Roles
+from moorage_operator.core.spec import Spec
+
+Truth = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition without its times; they are filled in when the status is made."""
+
+    type: str
+    status: Truth
+    reason: Reason
+    message: str
+
+    @property
+    def is_true(self) -> bool:
+        return self.status == "True"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What all conditions are made from."""
+
+    spec: Spec
+    observed: Observed
+    roles: Roles
+    version: ModelVersion | None
+    problem: Problem | None
+    """What stands in the way of knowing the wanted version, or of trying it."""
+    wanted: str
+    """Name of the wanted revision, or empty while it is not known."""
+    now: datetime
+
+
+def all_of(facts: Facts) -> list[Condition]:
+    """Every condition, in the order in which a person reads them."""
+    resolved, running = model_resolved(facts), runtime_available(facts)
+    programmed, available = traffic_programmed(facts), is_available(facts)
+    ready = is_ready(facts, resolved, running, programmed, available)
+    found = [ready, available, resolved, running, programmed]
+    if facts.spec.autoscaling:
+        found.append(scaling_active(facts))
+    stalled = is_stalled(facts, ready, running)
+    if stalled:
+        found.append(stalled)
+    elif not ready.is_true and not facts.spec.suspend:
+        found.append(Condition("Reconciling", "True", ready.reason, ready.message))
+    return found
+
+
+def model_resolved(facts: Facts) -> Condition:
+    ref = facts.spec.model.ref
+    if facts.problem and facts.problem.reason in (Reason.REGISTRY_UNREACHABLE, Reason.RESOLVING):
+        return Condition("ModelResolved", "Unknown", facts.problem.reason, facts.problem.message)
+    if facts.problem:
+        return Condition("ModelResolved", "False", facts.problem.reason, facts.problem.message)
+    version = facts.version.version if facts.version else "?"
+    return Condition("ModelResolved", "True", Reason.RESOLVED, f"{ref} is version {version}")
+
+
+def runtime_available(facts: Facts) -> Condition:
+    """About the newest revision: the one on its way, else the stable one."""
+    role = facts.roles.newest
+    if role is None:
+        return Condition("RuntimeAvailable", "Unknown", Reason.NOT_STARTED, "no revision has been started yet")
+    deployment = facts.observed.child(DEPLOYMENT, role.revision)
+    found = checks.problem_of(deployment, facts.observed.pods_of(role.revision)) or _digests_differ(
+        facts, role.revision
+    )
+    refused = _refused(facts, role.revision)
+    if refused or found:
+        problem = refused or found
+        assert problem is not None  # noqa: S101 - for the type checker
+        return Condition("RuntimeAvailable", "False", problem.reason, problem.message)
+    ready = rollout.ready_pods(facts.observed, role.revision)
+    needed = role.replicas or _count(facts, role.revision)
+    message = f"{ready} of {needed} pods of {role.revision} are ready"
+    if ready >= needed:
+        return Condition("RuntimeAvailable", "True", Reason.RUNNING, message)
+    return Condition("RuntimeAvailable", "Unknown", Reason.STARTING, message)
+
+
+def traffic_programmed(facts: Facts) -> Condition:
+    owner = facts.observed.owner
+    held = facts.observed.taken.get(facts.observed.ref(SERVICE, owner.name))
+    if held:
+        message = f"the Service {owner.name} exists and {held}: rename the ModelDeployment or remove that Service"
+        return Condition("TrafficProgrammed", "False", Reason.NAME_CONFLICT, message)
+    target = facts.roles.stable or facts.roles.canary
+    if target is None:
+        return Condition("TrafficProgrammed", "Unknown", Reason.PENDING, "there is no revision to send traffic to yet")
+    return Condition(
+        "TrafficProgrammed", "True", Reason.PROGRAMMED, f"the Service sends all traffic to {target.revision}"
+    )
+
+
+def is_available(facts: Facts) -> Condition:
+    target = facts.roles.stable or facts.roles.canary
+    ready = rollout.ready_pods(facts.observed, target.revision) if target else 0
+    programmed = traffic_programmed(facts)
+    if programmed.status == "False":
+        return Condition("Available", "False", programmed.reason, programmed.message)
+    if target and ready:
+        return Condition("Available", "True", Reason.SERVING, f"{target.revision} answers")
+    if facts.spec.replicas == 0:
+        return Condition("Available", "False", Reason.SCALED_TO_ZERO, "spec.replicas is 0")
+    return Condition("Available", "False", Reason.NO_READY_PODS, "no pod is ready to answer")
+
+
+def is_ready(
+    facts: Facts, resolved: Condition, running: Condition, programmed: Condition, available: Condition
+) -> Condition:
+    """Available, and the wanted revision is the stable one. The reason of a False is the first that stands in the way."""
+    stable = facts.roles.stable
+    if facts.spec.suspend and not (stable and available.is_true and stable.revision == facts.wanted):
+        return Condition(
+            "Ready", "False", Reason.SUSPENDED, "spec.suspend is true: nothing is changed until it is false"
+        )
+    if stable and available.is_true and stable.revision == facts.wanted:
+        return Condition("Ready", "True", Reason.PROMOTED, f"{stable.revision} answers all requests")
+    if resolved.status != "True" and not (facts.wanted and resolved.reason is Reason.REGISTRY_UNREACHABLE):
+        return Condition("Ready", "False", resolved.reason, resolved.message)
+    for condition in (programmed, running):
+        if condition.status == "False":
+            return Condition("Ready", "False", condition.reason, condition.message)
+    if facts.roles.canary and facts.roles.stable:
+        return Condition(
+            "Ready", "False", Reason.PROGRESSING, f"{running.message}; {facts.roles.stable.revision} answers"
+        )
+    reason = available.reason if available.reason is Reason.SCALED_TO_ZERO else Reason.PROGRESSING
+    return Condition("Ready", "False", reason, running.message if reason is Reason.PROGRESSING else available.message)
+
+
+def is_stalled(facts: Facts, ready: Condition, running: Condition) -> Condition | None:
+    """Nothing more will happen until somebody acts (kstatus): a problem that does not pass, or the progress deadline."""
+    if ready.is_true or facts.spec.suspend:
+        return None
+    if is_problem(ready.reason) and ready.reason not in STILL_WAITING:
+        return Condition("Stalled", "True", ready.reason, ready.message)
+    deadline = rollout.deadline_of(facts.roles, facts.spec)
+    if deadline and facts.now >= deadline:
+        seconds = facts.spec.rollout.progress_deadline_seconds
+        message = f"not ready within {seconds} s (rollout.progressDeadlineSeconds): {running.message}"
+        return Condition("Stalled", "True", Reason.PROGRESS_DEADLINE_EXCEEDED, message)
+    return None
+
+
+def scaling_active(facts: Facts) -> Condition:
+    role = facts.roles.newest
+    autoscaler = facts.observed.child(AUTOSCALER, role.revision) if role else None
+    for kind in ("AbleToScale", "ScalingActive"):
+        said = _condition(autoscaler or {}, kind)
+        if said.get("status") == "False" and said.get("reason") != "ScalingDisabled":
+            metrics = (
+                str(said.get("reason", "")).startswith("FailedGet") or said.get("reason") == "InvalidMetricSourceType"
+            )
+            reason = Reason.AUTOSCALER_WITHOUT_METRICS if metrics else Reason.AUTOSCALER_FAILED
+            return Condition("ScalingActive", "False", reason, str(said.get("message", ""))[: checks.MAX_MESSAGE])
+    if _condition(autoscaler or {}, "ScalingActive").get("status") == "True":
+        return Condition("ScalingActive", "True", Reason.SCALING, "the autoscaler has its metrics")
+    return Condition("ScalingActive", "Unknown", Reason.PENDING, "the autoscaler has not looked yet")
+
+
+def is_problem(reason: Reason) -> bool:
+    return reason not in (
+        Reason.PROGRESSING,
+        Reason.RESOLVING,
+        Reason.STARTING,
+        Reason.PENDING,
+        Reason.NOT_STARTED,
+        Reason.SCALED_TO_ZERO,
+    )
+
+
+def _digests_differ(facts: Facts, revision: str) -> Problem | None:
+    digests = checks.reported_digests(facts.observed.pods_of(revision))
+    if len(digests) < 2:
+        return None
+    message = (
+        f"pods of {revision} fetched {len(digests)} different sets of files: somebody changed the version's artifacts"
+    )
+    return Problem(Reason.DIGEST_MISMATCH, message)
+
+
+def _refused(facts: Facts, revision: str) -> Problem | None:
+    for ref, words in facts.observed.refused.items():
+        if ref.name in (revision, facts.observed.owner.name):
+            return Problem(Reason.CHILD_REFUSED, f"{ref.kind.name} {ref.name}: {words}")
+    for ref, words in facts.observed.taken.items():
+        if ref.name == revision:
+            return Problem(Reason.NAME_CONFLICT, f"the {ref.kind.name} {ref.name} exists and {words}: remove it")
+    return None
+
+
+def _count(facts: Facts, revision: str) -> int:
+    return facts.observed.replicas(revision) if facts.spec.autoscaling else facts.spec.fixed_replicas
+
+
+def _condition(manifest: Manifest, kind: str) -> dict[str, Any]:
+    conditions = manifest.get("status", {}).get("conditions", [])
+    return next((item for item in conditions if item["type"] == kind), {})

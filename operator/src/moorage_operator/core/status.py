@@ -1,0 +1,113 @@
+"""The whole `status`, computed in one go: what was observed, never what is about to be wanted. No counters, no relative times."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from moorage_operator.core import checks, names, rollout
+from moorage_operator.core.conditions import Condition, Facts
+from moorage_operator.core.kinds import Manifest
+from moorage_operator.core.observed import Observed
+from moorage_operator.core.reasons import Reason
+from moorage_operator.core.rollout import Role
+
+
+def make(facts: Facts, found: list[Condition], digests: dict[str, str]) -> Manifest:
+    """`status` as it is stored. Equal facts give an equal status, so that an unchanged one is not written."""
+    observed, roles = facts.observed, facts.roles
+    ready = next(item for item in found if item.type == "Ready")
+    stable = roles.stable
+    status: dict[str, Any] = {
+        "observedGeneration": observed.generation,
+        "replicas": _pods(facts, stable.revision) if stable else 0,
+        "selector": f"{names.DEPLOYMENT}={observed.owner.name}",
+        "phase": phase_of(facts, found),
+        "message": ready.message,
+        "url": url_of(facts),
+        "model": model_of(facts),
+        "stable": _role(facts, stable, digests),
+        "canary": _role(facts, roles.canary, digests),
+        "previous": msgspec.to_builtins(roles.previous) if roles.previous else None,
+        "conditions": [_stored(item, observed, facts.now) for item in found],
+    }
+    return {name: value for name, value in status.items() if value is not None}
+
+
+def make_invalid(observed: Observed, complaint: str, now: datetime) -> Manifest:
+    """The status of a spec that this operator can't read: what runs is still told, and stays as it is."""
+    message = f"the stored spec does not fit this operator: {complaint}; upgrade the CRD and the operator together"
+    found = [
+        Condition(kind, "True" if kind == "Stalled" else "False", Reason.INVALID_SPEC, message)
+        for kind in ("Ready", "Stalled")
+    ]
+    kept = [
+        item
+        for item in observed.status.get("conditions", [])
+        if item["type"] not in ("Ready", "Stalled", "Reconciling")
+    ]
+    stored = [_stored(item, observed, now) for item in found]
+    changes = {"observedGeneration": observed.generation, "phase": "Degraded", "message": message}
+    return observed.status | changes | {"conditions": [*stored, *kept]}
+
+
+def phase_of(facts: Facts, found: list[Condition]) -> str:
+    """Derived from the conditions, never set by hand."""
+    by_type = {item.type: item for item in found}
+    if facts.spec.suspend:
+        return "Paused"
+    if by_type["Ready"].is_true:
+        return "Healthy"
+    return "Degraded" if "Stalled" in by_type else "Progressing"
+
+
+def url_of(facts: Facts) -> str:
+    port = facts.spec.service.port
+    owner = facts.observed.owner
+    return f"http://{owner.name}.{owner.namespace}.svc" + ("" if port == 80 else f":{port}")
+
+
+def model_of(facts: Facts) -> Manifest | None:
+    """The last answer of the registry; kept while it is silent, so that a restarted operator knows it as well."""
+    if facts.version is None:
+        return facts.observed.status.get("model")
+    model = facts.spec.model
+    return {
+        "name": model.name,
+        "registry": model.registry.name,
+        "version": facts.version.version,
+        "runID": facts.version.run_id,
+        "source": facts.version.source,
+    } | ({"alias": model.alias} if model.alias else {})
+
+
+def _role(facts: Facts, role: Role | None, digests: dict[str, str]) -> Manifest | None:
+    if role is None:
+        return None
+    digest = digests.get(role.revision, "")
+    stored: Manifest = msgspec.to_builtins(msgspec.structs.replace(role, digest=digest))
+    return stored | {"readyReplicas": rollout.ready_pods(facts.observed, role.revision)}
+
+
+def _pods(facts: Facts, revision: str) -> int:
+    return len(facts.observed.pods_of(revision))
+
+
+def _stored(condition: Condition, observed: Observed, now: datetime) -> Manifest:
+    """With its times: lastTransitionTime moves only when the status does."""
+    before = _before(observed.status, condition.type)
+    same = before.get("status") == condition.status
+    return {
+        "type": condition.type,
+        "status": condition.status,
+        "reason": str(condition.reason),
+        "message": condition.message[: checks.MAX_MESSAGE * 2],
+        "lastTransitionTime": before["lastTransitionTime"] if same else msgspec.to_builtins(now),
+        "observedGeneration": observed.generation,
+    }
+
+
+def _before(status: Manifest, kind: str) -> dict[str, Any]:
+    return next((item for item in status.get("conditions", []) if item["type"] == kind), {})

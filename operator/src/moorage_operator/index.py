@@ -1,0 +1,121 @@
+"""Our own view of the cluster, fed by watch events, by the answers to our writes and by the resync; read by every pass.
+
+A plain dictionary a ModelDeployment. It does no I/O, and it is never the proof that something does not exist.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from moorage_operator import ports
+from moorage_operator.core import compare, names
+from moorage_operator.core.kinds import DEPLOYMENT, MODEL_DEPLOYMENT, POD, Kind, Manifest, Ref
+from moorage_operator.core.names import Key
+
+
+class Index:
+    """ModelDeployments, their children and their pods, by key."""
+
+    def __init__(self) -> None:
+        self._objects: dict[Kind, dict[Ref, Manifest]] = defaultdict(dict)
+        self._of_key: dict[Key, dict[Ref, Manifest]] = defaultdict(dict)
+
+    def put(self, kind: Kind, manifest: Manifest) -> Key | None:
+        """Remember this state, unless a newer one is known. Returns whose it is; None if it belongs to nobody here."""
+        ref, key = _ref(kind, manifest), key_of(kind, manifest)
+        if key is None:
+            return self.remove(kind, manifest)
+        known = self._objects[kind].get(ref)
+        if known and _is_newer(known, manifest):
+            return key
+        slim = _slim(kind, manifest)
+        self._objects[kind][ref] = slim
+        self._of_key[key][ref] = slim
+        return key
+
+    def remove(self, kind: Kind, manifest: Manifest) -> Key | None:
+        """Forget an object, unless another one has taken its name since."""
+        ref = _ref(kind, manifest)
+        known = self._objects[kind].get(ref)
+        if known is None or known["metadata"]["uid"] != manifest["metadata"]["uid"]:
+            return key_of(kind, manifest)
+        del self._objects[kind][ref]
+        key = key_of(kind, known)
+        if key:
+            self._of_key[key].pop(ref, None)
+            if not self._of_key[key]:
+                del self._of_key[key]
+        return key
+
+    def replace(self, kind: Kind, live: Iterable[Manifest], *, before: set[Ref]) -> int:
+        """Take over a whole LIST; `before` is what was known when it was sent. Returns how many ghosts were dropped."""
+        seen = set()
+        for manifest in live:
+            self.put(kind, manifest)
+            seen.add(_ref(kind, manifest))
+        ghosts = [self._objects[kind][ref] for ref in before - seen if ref in self._objects[kind]]
+        for ghost in ghosts:
+            self.remove(kind, ghost)
+        return len(ghosts)
+
+    def refs(self, kind: Kind, key: Key | None = None) -> set[Ref]:
+        """All known objects of a kind, or those of one key."""
+        if key is None:
+            return set(self._objects[kind])
+        return {ref for ref in self._of_key.get(key, {}) if ref.kind is kind}
+
+    def model_deployment(self, key: Key) -> Manifest | None:
+        return self._objects[MODEL_DEPLOYMENT].get(Ref(MODEL_DEPLOYMENT, key.namespace, key.name))
+
+    def model_deployments(self) -> Iterator[tuple[Key, Manifest]]:
+        for ref, manifest in self._objects[MODEL_DEPLOYMENT].items():
+            yield Key(ref.namespace, ref.name), manifest
+
+    def children(self, key: Key) -> dict[Ref, Manifest]:
+        """What a ModelDeployment has, but for itself and its pods."""
+        found = self._of_key.get(key, {})
+        return {ref: manifest for ref, manifest in found.items() if ref.kind not in (MODEL_DEPLOYMENT, POD)}
+
+    def pods(self, key: Key) -> tuple[Manifest, ...]:
+        """In the order of their names, so that equal worlds look equal."""
+        found = [(ref.name, manifest) for ref, manifest in self._of_key.get(key, {}).items() if ref.kind is POD]
+        return tuple(manifest for _, manifest in sorted(found, key=lambda item: item[0]))
+
+    def __len__(self) -> int:
+        return sum(len(objects) for objects in self._objects.values())
+
+
+def key_of(kind: Kind, manifest: Manifest) -> Key | None:
+    """The ModelDeployment that an object is, or is labelled to belong to."""
+    metadata = manifest["metadata"]
+    if kind is MODEL_DEPLOYMENT:
+        return Key(metadata["namespace"], metadata["name"])
+    labels = metadata.get("labels") or {}
+    name = labels.get(names.DEPLOYMENT)
+    if not name or labels.get(names.MANAGED_BY) != names.OPERATOR:
+        return None
+    return Key(metadata["namespace"], name)
+
+
+def _ref(kind: Kind, manifest: Manifest) -> Ref:
+    return Ref(kind, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+
+
+def _is_newer(known: Manifest, manifest: Manifest) -> bool:
+    """Resource versions of one object are numbers that grow (Kubernetes 1.35 promises it, etcd always did it)."""
+    if known["metadata"]["uid"] != manifest["metadata"]["uid"]:
+        return False
+    versions = known["metadata"]["resourceVersion"], manifest["metadata"]["resourceVersion"]
+    return all(version.isdigit() for version in versions) and int(versions[0]) > int(versions[1])
+
+
+def _slim(kind: Kind, manifest: Manifest) -> Manifest:
+    """Without what no pass reads: a thousand ModelDeployments have to fit into little memory."""
+    metadata = dict(manifest["metadata"])
+    if kind is not DEPLOYMENT or not compare.has_foreign_template_fields(manifest, manager=ports.FIELD_MANAGER):
+        metadata.pop("managedFields", None)
+    slim = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
+    if kind is POD:
+        return slim | {"status": manifest.get("status", {})}
+    return slim | {name: value for name, value in manifest.items() if name not in ("apiVersion", "kind", "metadata")}

@@ -1,0 +1,252 @@
+"""observe → decide → apply: the whole operator, once a pass. Read this file first.
+
+`Reconciler.reconcile(key)` is the one function behind every watch event, every answer of a registry, every tick of the clock
+and every resync. It may be called at any time, twice, after a crash between two writes, or for no reason at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+import msgspec
+
+from moorage_operator import errors, ports
+from moorage_operator.core import decide, names, revisions, spec, status
+from moorage_operator.core.actions import Action, Apply, Decision, Delete, Event, HandOverReplicas, RestoreTemplate
+from moorage_operator.core.kinds import CHILDREN, EVENT, MODEL_DEPLOYMENT, POD, Manifest, Ref, ref_of
+from moorage_operator.core.names import Key
+from moorage_operator.core.observed import Answer, Observed
+from moorage_operator.core.platform import Platform
+from moorage_operator.core.registry import ModelRef
+from moorage_operator.core.spec import Spec
+from moorage_operator.index import Index
+
+log = logging.getLogger(__name__)
+
+MAX_LOOKS = 5
+"""How often a pass looks closer before its first write. Each look settles something; more means that the world is moving."""
+
+
+class Answers(Protocol):
+    """What the registries said (`pollers.Pollers`)."""
+
+    def answer(self, registry: str, ref: ModelRef) -> Answer | None:
+        """The last answer, or None; then it is being asked for, and the key is queued again when it comes."""
+
+
+class Refused(Exception):
+    """The API server does not take a child as the spec wants it."""
+
+    def __init__(self, ref: Ref, cause: errors.ClusterError) -> None:
+        super().__init__(f"{ref}: {cause}")
+        self.ref = ref
+        self.cause = cause
+
+
+class Reconciler:
+    """Carries one ModelDeployment at a time from what is to what ought to be."""
+
+    def __init__(
+        self,
+        *,
+        cluster: ports.Cluster,
+        index: Index,
+        answers: Answers,
+        platform: Platform,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._cluster = cluster
+        self._index = index
+        self._answers = answers
+        self._platform = platform
+        self._clock = clock
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One pass. Returns in how many seconds the clock alone wants another one, or None."""
+        now = self._clock().replace(microsecond=0)
+        manifest = self._index.model_deployment(key)
+        if manifest is None or manifest["metadata"].get("deletionTimestamp"):
+            return None
+        try:
+            wanted, observed, decision = await self._settle(key, now)
+        except msgspec.ValidationError as error:
+            observed = self._observe(key, manifest, None, {})
+            await self._write_status(observed, status.make_invalid(observed, str(error), now))
+            return None
+        try:
+            await self._apply(observed, decision)
+        except Refused as refusal:
+            observed = replace(observed, refused={refusal.ref: str(refusal.cause)})
+            await self._tell(observed, decide.decide(wanted, observed, self._platform, now))
+            raise refusal.cause from refusal
+        await self._tell(observed, decision)
+        return (decision.look_again_at - now).total_seconds() if decision.look_again_at else None
+
+    async def _settle(self, key: Key, now: datetime) -> tuple[Spec, Observed, Decision]:
+        """Decide, look closer at what the decision rests on, and decide again, until nothing new is found."""
+        free: set[Ref] = set()
+        held: dict[Ref, str] = {}
+        is_live = False
+        for _ in range(MAX_LOOKS):
+            manifest = self._index.model_deployment(key)
+            if manifest is None:
+                break
+            wanted = spec.parse(manifest)
+            answer = self._answers.answer(wanted.model.registry.name, wanted.model.ref)
+            observed = self._observe(key, manifest, answer, held)
+            decision = decide.decide(wanted, observed, self._platform, now)
+            unseen = {item.ref for item in decision.actions if isinstance(item, Apply) and not item.uid} - free
+            if decide.is_momentous(observed, decision) and not is_live:
+                await self._look_at_all(key)
+                is_live = True
+            elif unseen:
+                held |= await self._look_at(unseen, observed.owner)
+                free |= unseen
+            else:
+                return wanted, observed, decision
+        raise errors.Conflict(f"{key} changes faster than it can be read")
+
+    def _observe(self, key: Key, manifest: Manifest, answer: Answer | None, held: dict[Ref, str]) -> Observed:
+        """The world as the index has it. A child that another owner holds is a taken name, whatever its labels say."""
+        metadata = manifest["metadata"]
+        owner = revisions.Owner(key.namespace, key.name, metadata["uid"])
+        known = self._index.children(key)
+        taken = held | {ref: words for ref, child in known.items() if (words := owner.does_not_own(child))}
+        return Observed(
+            owner=owner,
+            generation=metadata["generation"],
+            resource_version=metadata["resourceVersion"],
+            status=manifest.get("status", {}),
+            answer=answer,
+            children={ref: child for ref, child in known.items() if ref not in taken},
+            pods=self._index.pods(key),
+            taken=taken,
+        )
+
+    async def _look_at(self, refs: Iterable[Ref], owner: revisions.Owner) -> dict[Ref, str]:
+        """Names that seem to be free may be missing in the index only: ours are remembered, others' are returned."""
+        held = {}
+        for ref in refs:
+            live = await self._cluster.get(ref)
+            if live is None:
+                continue
+            words = owner.does_not_own(live)
+            if words:
+                held[ref] = words
+            else:
+                self._index.put(ref.kind, live)
+        return held
+
+    async def _look_at_all(self, key: Key) -> None:
+        """Before traffic moves or anything ends: the live ModelDeployment, its children and its pods."""
+        live = await self._cluster.get(Ref(MODEL_DEPLOYMENT, key.namespace, key.name))
+        if live is None:
+            return
+        self._index.put(MODEL_DEPLOYMENT, live)
+        labels = {names.MANAGED_BY: names.OPERATOR, names.DEPLOYMENT: key.name}
+        for kind in (*CHILDREN, POD):
+            before = self._index.refs(kind, key)
+            found = await self._cluster.list(kind, namespace=key.namespace, labels=labels)
+            self._index.replace(kind, found, before=before)
+
+    async def _apply(self, observed: Observed, decision: Decision) -> None:
+        """The only code that changes children. An error leaves the rest to the next pass."""
+        for action in decision.actions:
+            ref = action.deployment if isinstance(action, HandOverReplicas | RestoreTemplate) else action.ref
+            try:
+                await self._carry_out(action)
+            except (errors.Invalid, errors.Forbidden) as error:
+                raise Refused(ref, error) from error
+            log.info("%s: %s", observed.owner, _in_words(action))
+
+    async def _carry_out(self, action: Action) -> None:
+        match action:
+            case Apply(manifest, uid):
+                metadata = manifest["metadata"] | ({"uid": uid} if uid else {})
+                stored = await self._cluster.apply(manifest | {"metadata": metadata})
+            case HandOverReplicas(ref, replicas):
+                partial = {
+                    "apiVersion": ref.kind.api_version,
+                    "kind": ref.kind.name,
+                    "metadata": {"name": ref.name, "namespace": ref.namespace},
+                    "spec": {"replicas": replicas},
+                }
+                stored = await self._cluster.apply(partial, manager=ports.REPLICAS_MANAGER)
+            case RestoreTemplate(ref, template, resource_version):
+                test = {"op": "test", "path": "/metadata/resourceVersion", "value": resource_version}
+                stored = await self._cluster.patch(
+                    ref, [test, {"op": "replace", "path": "/spec/template", "value": template}]
+                )
+            case Delete(ref, uid, resource_version):
+                await self._cluster.delete(ref, uid=uid, resource_version=resource_version)
+                self._index.remove(ref.kind, {"metadata": {"name": ref.name, "namespace": ref.namespace, "uid": uid}})
+                return
+        self._index.put(ref_of(stored).kind, stored)
+
+    async def _tell(self, observed: Observed, decision: Decision) -> None:
+        """Events first: if the status can't be written after them, the next pass finds them told already."""
+        for event in decision.events:
+            log.log(
+                logging.WARNING if event.warning else logging.INFO,
+                "%s: %s: %s",
+                observed.owner,
+                event.reason,
+                event.message,
+            )
+            with contextlib.suppress(errors.AlreadyExists):
+                await self._cluster.create(_event(observed, event, self._clock()))
+        await self._write_status(observed, decision.status)
+
+    async def _write_status(self, observed: Observed, wanted: Manifest) -> None:
+        if wanted == observed.status:
+            return
+        owner = observed.owner
+        manifest = {
+            "apiVersion": MODEL_DEPLOYMENT.api_version,
+            "kind": MODEL_DEPLOYMENT.name,
+            "metadata": {"name": owner.name, "namespace": owner.namespace, "uid": owner.uid},
+            "status": wanted,
+        }
+        stored = await self._cluster.apply(manifest, subresource="status")
+        self._index.put(MODEL_DEPLOYMENT, stored)
+
+
+def _event(observed: Observed, event: Event, now: datetime) -> Manifest:
+    """Named by what happened to which state of the ModelDeployment: told again after a crash, it is the same Event."""
+    owner = observed.owner
+    regarding = owner.reference() | {"namespace": owner.namespace, "resourceVersion": observed.resource_version}
+    for key in ("controller", "blockOwnerDeletion"):
+        del regarding[key]
+    return {
+        "apiVersion": EVENT.api_version,
+        "kind": EVENT.name,
+        "metadata": {
+            "name": names.event_name(owner.name, owner.uid, observed.resource_version, event.reason, event.message),
+            "namespace": owner.namespace,
+        },
+        "eventTime": now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "reportingController": "moorage.dev/operator",
+        "reportingInstance": "moorage-operator",
+        "action": "Reconcile",
+        "reason": event.reason,
+        "note": event.message[:1024],
+        "type": "Warning" if event.warning else "Normal",
+        "regarding": regarding,
+    }
+
+
+def _in_words(action: Action) -> str:
+    match action:
+        case Apply():
+            return f"{'applied' if action.uid else 'created'} {action.ref.kind.name} {action.ref.name}"
+        case HandOverReplicas():
+            return f"set {action.deployment.name} to {action.replicas} pods for its autoscaler"
+        case RestoreTemplate():
+            return f"restored the pod template of {action.deployment.name}"
+        case Delete():
+            return f"deleted {action.ref.kind.name} {action.ref.name}"
