@@ -347,7 +347,7 @@ async def test_replicas_dropped_without_a_handover_fall_to_one(world: World) -> 
 
 
 async def test_list_selects_by_kind_namespace_and_labels(world: World) -> None:
-    label = {"listed": "yes"}
+    label = {"listed-in": world.namespace}
     await world.client.apply(world.config_map("listed-a", labels=label))
     await world.client.apply(world.config_map("listed-b", labels=label | {"more": "1"}))
     await world.client.apply(world.config_map("listed-c"))
