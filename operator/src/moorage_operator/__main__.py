@@ -1,5 +1,169 @@
-"""Placeholder entry point; the real one follows in the next commits."""
+"""The only composition root: settings → adapters → controller → kopf. `python -m moorage_operator` is the whole program."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import tempfile
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import kopf
+
+from moorage_operator import election, errors, handlers, ports, settings, telemetry
+from moorage_operator.adapters import cluster as cluster_adapter
+from moorage_operator.adapters.registry import MlflowRegistry, RegistryDeclaration
+from moorage_operator.controller import Controller
+from moorage_operator.core import schema
+from moorage_operator.core.kinds import CRD, LEASE, Ref
+
+log = logging.getLogger("moorage_operator")
+
+LEASE_NAME = "moorage-operator"
+CRD_NAME = "modeldeployments.moorage.dev"
 
 
 def main() -> None:
-    """Start the program."""
+    """Run until SIGTERM (exit code 0) or until something is lost that only a new process can get back (1)."""
+    chosen = settings.load()
+    telemetry.set_up_logs(style=chosen.log_format, level=chosen.log_level)
+    try:
+        asyncio.run(_run(chosen))
+    except* (errors.OperatorError, ValueError) as group:
+        raise SystemExit("moorage-operator: " + "; ".join(str(error) for error in group.exceptions)) from group
+
+
+async def _run(chosen: settings.Settings) -> None:
+    metrics = telemetry.Metrics()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    vote = _election(chosen)
+    async with contextlib.AsyncExitStack() as stack:
+        connected = await stack.enter_async_context(_connect(chosen, fence=vote.check if vote else _no_fence))
+        registries = _registries(chosen, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        controller = Controller(cluster=connected, registries=registries, settings=chosen, metrics=metrics)
+        state = _State(controller)
+        runner = await telemetry.serve(chosen.port, metrics, healthy=controller.problem, ready=state.not_ready)
+        stack.push_async_callback(runner.cleanup)
+        tasks = [
+            asyncio.create_task(stop.wait(), name="signal"),
+            asyncio.create_task(_watch(controller, chosen, stop), name="watches"),
+            asyncio.create_task(_lead(connected, controller, vote, state), name="leading"),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.set()
+            await _end(tasks)
+            if vote:
+                await vote.stop()
+
+
+class _State:
+    """Whether this process can do its work, for the readiness probe."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self.obstacle = "starting"
+
+    def not_ready(self) -> str:
+        return self.obstacle or self._controller.problem()
+
+
+async def _watch(controller: Controller, chosen: settings.Settings, stop: asyncio.Event) -> None:
+    """kopf ends by itself only when it can't go on; then the process does, too, and is started anew."""
+    await kopf.operator(
+        registry=handlers.make_registry(controller.feed),
+        settings=handlers.make_settings(),
+        clusterwide=not chosen.namespaces,
+        namespaces=chosen.namespaces,
+        stop_flag=stop,
+    )
+
+
+async def _lead(
+    connected: ports.Cluster, controller: Controller, vote: election.Election | None, state: _State
+) -> None:
+    await _wait_for_crd(connected, state)
+    state.obstacle = ""
+    if vote:
+        vote.start()
+        await vote.acquired()
+    await controller.lead()
+
+
+async def _wait_for_crd(connected: ports.Cluster, state: _State) -> None:
+    """An older CRD would drop fields without a word: do nothing, not ready, until it is upgraded."""
+    while True:
+        try:
+            crd = await connected.get(Ref(CRD, "", CRD_NAME))
+            missing = schema.missing_fields(crd) if crd else ["all of it"]
+            if not missing:
+                return
+            state.obstacle = (
+                f"the CRD {CRD_NAME} is missing or older than this operator (it lacks {', '.join(missing[:3])}): "
+                "helm upgrade with crds.install=true, or kubectl apply -f crds/"
+            )
+        except errors.ClusterError as error:
+            state.obstacle = f"the API server does not answer: {error}"
+        log.warning("%s", state.obstacle)
+        await asyncio.sleep(5)
+
+
+async def _end(tasks: Sequence[asyncio.Task[object]]) -> None:
+    """Cancel what still runs, wait for it, and let the first real failure out."""
+    for task in tasks:
+        if task.get_name() != "watches":
+            task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+def _election(chosen: settings.Settings) -> election.Election | None:
+    if not chosen.leader_election:
+        return None
+    lease = Ref(LEASE, settings.pod_namespace(), LEASE_NAME)
+    # A restarted container has its pod's name: with a part of its own it is never taken for its predecessor.
+    identity = f"{settings.pod_name()}_{uuid.uuid4().hex[:8]}"
+    candidate = election.Candidate(lease, identity, timing=election.Timing())
+    return election.Election(candidate, lambda: _connect(chosen, fence=_no_fence), on_lost=_exit)
+
+
+def _connect(chosen: settings.Settings, *, fence: Callable[[], None]) -> AbstractAsyncContextManager[ports.Cluster]:
+    per_second = chosen.writes_per_second
+    return cluster_adapter.connect(fence=fence, writes_per_second=per_second, write_burst=int(2 * per_second))
+
+
+def _registries(chosen: settings.Settings, folder: Path) -> dict[str, ports.Registry]:
+    """One client a declared registry. A CA bundle has to be a file for the client: `folder` holds them."""
+    found: dict[str, ports.Registry] = {}
+    for declared in chosen.registries:
+        bundle = folder / f"{declared.name}.pem" if declared.ca_bundle else None
+        if bundle:
+            bundle.write_text(declared.ca_bundle)
+        credentials = Path(declared.credentials_directory) if declared.credentials_directory else None
+        declaration = RegistryDeclaration(declared.name, declared.tracking_uri, credentials, bundle)
+        found[declared.name] = MlflowRegistry(declaration)
+    return found
+
+
+def _no_fence() -> None:
+    """A single process, by the user's choice: every write passes."""
+
+
+def _exit() -> None:
+    """Leadership is lost: no write may follow, and no clean-up is worth the risk of one."""
+    logging.shutdown()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -148,7 +148,7 @@ class Reconciler:
         if live is None:
             return
         self._index.put(MODEL_DEPLOYMENT, live)
-        labels = {names.MANAGED_BY: names.OPERATOR, names.DEPLOYMENT: key.name}
+        labels = names.MANAGED | {names.DEPLOYMENT: key.name}
         for kind in (*CHILDREN, POD):
             before = self._index.refs(kind, key)
             found = await self._cluster.list(kind, namespace=key.namespace, labels=labels)

@@ -103,9 +103,12 @@ def traffic_programmed(facts: Facts) -> Condition:
     target = facts.roles.stable or facts.roles.canary
     if target is None:
         return Condition("TrafficProgrammed", "Unknown", Reason.PENDING, "there is no revision to send traffic to yet")
-    return Condition(
-        "TrafficProgrammed", "True", Reason.PROGRAMMED, f"the Service sends all traffic to {target.revision}"
-    )
+    service = facts.observed.child(SERVICE, owner.name)
+    if service and service["spec"].get("selector", {}).get(names.REVISION) == target.revision:
+        message = f"the Service sends all traffic to {target.revision}"
+        return Condition("TrafficProgrammed", "True", Reason.PROGRAMMED, message)
+    message = f"the Service is being pointed to {target.revision}"
+    return Condition("TrafficProgrammed", "Unknown", Reason.PENDING, message)
 
 
 def is_available(facts: Facts) -> Condition:

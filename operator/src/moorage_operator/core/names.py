@@ -21,6 +21,9 @@ APPLIED_HASH = "moorage.dev/applied-hash"
 OPERATOR = "moorage"
 """Value of `app.kubernetes.io/managed-by` on every child."""
 
+MANAGED = {MANAGED_BY: OPERATOR}
+"""Selects all children, and pods of children."""
+
 
 @dataclass(frozen=True, order=True)
 class Key:

@@ -1,0 +1,122 @@
+"""The running operator: index, queue, pollers and reconciler joined to events, ticks and resyncs.
+
+It is handed its adapters (`__main__` makes them), so that tests run this very code on the in-memory ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+
+from moorage_operator import errors, ports
+from moorage_operator.core import names
+from moorage_operator.core.kinds import Kind, Manifest
+from moorage_operator.core.names import Key
+from moorage_operator.handlers import WATCHED
+from moorage_operator.index import Index
+from moorage_operator.pollers import Pollers
+from moorage_operator.reconcile import Reconciler
+from moorage_operator.settings import Settings
+from moorage_operator.telemetry import Metrics
+from moorage_operator.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+STUCK_SECONDS = 120
+"""A key that has waited this long for a worker means that the workers do not work."""
+
+
+class Controller:
+    """Feed it events; let it lead; it does the rest."""
+
+    def __init__(
+        self, *, cluster: ports.Cluster, registries: Mapping[str, ports.Registry], settings: Settings, metrics: Metrics
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._metrics = metrics
+        self._leading = False
+        self.index = Index()
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self._pollers = Pollers(
+            registries,
+            index=self.index,
+            enqueue=self.queue.add,
+            interval=settings.registry_poll_seconds,
+            observe=lambda name, seconds, outcome: metrics.registry_seconds.labels(name, outcome).observe(seconds),
+        )
+        self._reconciler = Reconciler(
+            cluster=cluster, index=self.index, answers=self._pollers, platform=settings.platform()
+        )
+        metrics.queue_depth.set_function(lambda: self.queue.depth)
+        metrics.queue_oldest.set_function(lambda: self.queue.oldest_seconds)
+        metrics.objects.set_function(lambda: len(self.index))
+        metrics.leader.set_function(lambda: self._leading)
+
+    def feed(self, kind: Kind, event: str, manifest: Manifest) -> None:
+        """One watch event."""
+        key = self.index.remove(kind, manifest) if event == "DELETED" else self.index.put(kind, manifest)
+        if key:
+            self.queue.add(key)
+
+    async def lead(self) -> None:
+        """Work until cancelled. A standby does not call this; its index stays warm all the same."""
+        await self._resync()
+        self._leading = True
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pollers.run(), name="pollers")
+            tasks.create_task(self._keep_in_sync(), name="resync")
+            tasks.create_task(
+                self.queue.run(self._settings.workers, self._reconcile, failed=self._failed), name="workers"
+            )
+
+    def problem(self) -> str:
+        """What a liveness probe should know, as a sentence; empty when the workers work."""
+        waiting = self.queue.oldest_seconds
+        if self._leading and waiting > STUCK_SECONDS:
+            return f"the first key in the queue has been waiting for {waiting:.0f} s"
+        return ""
+
+    async def _reconcile(self, key: Key) -> None:
+        with self._metrics.reconcile_seconds.time():
+            again = await self._reconciler.reconcile(key)
+        self._metrics.reconciles.labels("ok").inc()
+        if again is not None:
+            # A little late: the clock of the next pass has whole seconds and must be past the moment.
+            self.queue.add_after(key, max(again, 0) + 1)
+
+    def _failed(self, key: Key, error: Exception) -> float:
+        """Say it once in the log, with what helps; returns the least seconds to wait."""
+        self._metrics.reconciles.labels(type(error).__name__).inc()
+        if isinstance(error, errors.Conflict):
+            log.info("%s: %s; trying again", key, error)
+        elif isinstance(error, errors.OperatorError | TimeoutError):
+            log.warning("%s: %s; trying again", key, error or type(error).__name__)
+        else:
+            log.error("%s: a bug in the operator; trying again", key, exc_info=error)
+        return error.retry_after if isinstance(error, errors.Throttled) else 0.0
+
+    async def _keep_in_sync(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.resync_seconds * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+            try:
+                await self._resync()
+            except errors.ClusterError as error:
+                log.warning("the resync failed, the next one comes in its time: %s", error)
+
+    async def _resync(self) -> None:
+        """A live, paginated LIST of everything: an event that never came is made good here."""
+        ghosts = 0
+        for kind in WATCHED:
+            for namespace in self._settings.namespaces or ("",):
+                before = {ref for ref in self.index.refs(kind) if not namespace or ref.namespace == namespace}
+                labels = None if kind is WATCHED[0] else names.MANAGED
+                found = await self._cluster.list(kind, namespace=namespace, labels=labels)
+                ghosts += self.index.replace(kind, found, before=before)
+        if ghosts:
+            log.info("the resync found %d objects gone without an event", ghosts)
+            self._metrics.resync_repairs.inc(ghosts)
+        for key, _ in self.index.model_deployments():
+            self.queue.add(key)

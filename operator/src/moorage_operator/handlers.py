@@ -1,0 +1,71 @@
+"""kopf as the event source, and no more: every watch event goes into our index and wakes one key up. Nothing is decided here.
+
+No create/update/delete handlers, no daemons, no timers, no finalizers: each of them would write to every object.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kopf
+
+from moorage_operator.core import names
+from moorage_operator.core.kinds import CHILDREN, MODEL_DEPLOYMENT, POD, Kind, Manifest
+
+WATCHED = (MODEL_DEPLOYMENT, *CHILDREN, POD)
+
+Feed = Callable[[Kind, str, Manifest], None]
+"""Called with the kind, the type of the event (ADDED, MODIFIED, DELETED, or empty for a first listing), and the object."""
+
+
+class _ForEver:
+    """Delays between attempts to reach the API server: growing to 10 s with jitter, and never the last one."""
+
+    def __iter__(self) -> Iterator[float]:
+        delay = 0.5
+        while True:
+            yield delay * random.uniform(0.5, 1)  # noqa: S311 - no secret
+            delay = min(10.0, delay * 2)
+
+
+def make_registry(feed: Feed) -> kopf.OperatorRegistry:
+    """All handlers: one `on.event` a kind, and the login."""
+    registry = kopf.OperatorRegistry()
+    for kind in WATCHED:
+        _watch(registry, kind, feed)
+
+    @kopf.on.login(registry=registry)
+    def login(**arguments: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
+    return registry
+
+
+def make_settings() -> kopf.OperatorSettings:
+    """kopf without its peering, its scanning and its posting of events; it gives up on a watch only when it must."""
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.process.ultimate_exiting_timeout = 20
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+    settings.watching.chunk_size = 500
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 5
+    settings.networking.error_backoffs = _ForEver()
+    settings.persistence.finalizer = f"{names.GROUP}/never-used"
+    for kind in (*CHILDREN, POD):
+        settings.watching.label_selectors[kind.group, kind.version, kind.plural] = (
+            f"{names.MANAGED_BY}={names.OPERATOR}"
+        )
+    return settings
+
+
+def _watch(registry: kopf.OperatorRegistry, kind: Kind, feed: Feed) -> None:
+    @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=f"watch-{kind.plural}")  # type: ignore[arg-type]  # as above
+    async def handle(event: dict[str, Any], **_: Any) -> None:
+        feed(kind, event["type"] or "", event["object"])
