@@ -1,0 +1,83 @@
+"""Talks to a cluster through kubectl: readiness, add-ons, fake GPUs. Knows nothing of how the cluster runs."""
+
+import datetime
+import json
+import os
+import pathlib
+import string
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from devcluster import console, paths
+
+GPU = "nvidia.com/gpu"
+
+
+class Kube:
+    """`check` is called between attempts and raises when waiting has become pointless."""
+
+    def __init__(self, kubeconfig: pathlib.Path, search_path: str, check: Callable[[], None] = lambda: None) -> None:
+        self.kubeconfig = kubeconfig
+        self.check = check
+        proxies = {"http_proxy", "https_proxy"}  # the cluster is on this machine
+        self.env = {key: value for key, value in os.environ.items() if key.lower() not in proxies}
+        self.env |= {"KUBECONFIG": str(kubeconfig), "PATH": search_path}
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return console.run(["kubectl", *arguments], env=self.env, stdin=stdin)
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o", "json"))
+        return found
+
+    def answers(self) -> bool:
+        return console.succeeds(["kubectl", "get", "--raw", "/readyz", "--request-timeout=5s"], env=self.env)
+
+    def apply(self, manifest: str, values: Mapping[str, str]) -> None:
+        text = string.Template((paths.NODE_SOURCES / manifest).read_text()).substitute(values)
+        self.kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=hack-cluster", "-f", "-", stdin=text)
+
+    def wait(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        with console.step(f"wait for {what}"):
+            while True:
+                self.check()
+                if condition():
+                    return
+                if time.monotonic() > deadline:
+                    raise console.Failure(f"{what} is not there after {seconds:.0f} s.\n{self._overview()}")
+                time.sleep(0.2)
+
+    def _overview(self) -> str:
+        return "\n".join(
+            self.kubectl(*command.split())
+            for command in ("get nodes -o wide", "get pods -A -o wide", "get events -A --field-selector=type=Warning")
+        )
+
+    def deployment_ready(self, name: str) -> bool:
+        """By its status at its newest generation, and only by pods: one left from before a restart may still count as ready."""
+        status = self.get("deployment", name, "-n", "kube-system").get("status", {})
+        return bool(status.get("availableReplicas")) and not status.get("unavailableReplicas")
+
+    def node_ready(self, name: str, since: float) -> bool:
+        """Ready by a heartbeat after `since`: after a restart the API still tells what was true before."""
+        conditions = self.get("nodes", "--field-selector", f"metadata.name={name}")["items"]
+        ready = [c for node in conditions for c in node["status"].get("conditions", []) if c["type"] == "Ready"]
+        return any(c["status"] == "True" and _seconds(c["lastHeartbeatTime"]) >= since for c in ready)
+
+    def advertise_gpus(self, node: str, count: int) -> None:
+        """The scheduler and the kubelet honour a resource that nobody measures; the kubelet forgets it when it starts."""
+        has = GPU in self.get("node", node)["status"]["capacity"]
+        path = "/status/capacity/" + GPU.replace("/", "~1")
+        if count:
+            patch = {"op": "add", "path": path, "value": str(count)}
+        elif has:
+            patch = {"op": "remove", "path": path}
+        else:
+            return
+        self.kubectl("patch", "node", node, "--subresource=status", "--type=json", "-p", json.dumps([patch]))
+
+
+def _seconds(timestamp: str) -> float:
+    return datetime.datetime.fromisoformat(timestamp).timestamp()
