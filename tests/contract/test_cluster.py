@@ -16,6 +16,9 @@ from moorage_operator.core import kinds
 from moorage_operator.core.kinds import Manifest, Ref
 from moorage_operator.ports import REPLICAS_MANAGER, Cluster
 
+PAGE = 7
+"""Small, so that a list of a few objects comes in pages."""
+
 
 class World:
     """A cluster and a namespace of our own in it."""
@@ -64,7 +67,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         yield World(FakeCluster(), "contract")
         return
     api: Api = request.getfixturevalue("api")
-    async with cluster.connect(api.kubeconfig) as client:
+    async with cluster.connect(api.kubeconfig, page_size=PAGE) as client:
         yield World(client, request.getfixturevalue("namespace"))
 
 
@@ -359,3 +362,15 @@ async def test_list_selects_by_kind_namespace_and_labels(world: World) -> None:
     assert [item["metadata"]["name"] for item in found] == ["listed-a", "listed-b"]
     assert [kinds.ref_of(item) for item in more] == [Ref(kinds.CONFIG_MAP, world.namespace, "listed-b")]
     assert await world.client.list(kinds.CONFIG_MAP, namespace="nowhere") == []
+
+
+async def test_list_reads_every_page(world: World) -> None:
+    label = {"paged-in": world.namespace}
+    names = [f"paged-{number:02}" for number in range(2 * PAGE + 1)]
+    for name in names:
+        await world.client.apply(world.config_map(name, labels=label))
+
+    found = await world.client.list(kinds.CONFIG_MAP, namespace=world.namespace, labels=label)
+
+    assert [item["metadata"]["name"] for item in found] == names
+    assert {(item["apiVersion"], item["kind"]) for item in found} == {("v1", "ConfigMap")}

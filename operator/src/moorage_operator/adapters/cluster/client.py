@@ -28,12 +28,13 @@ async def connect(
     write_burst: int = 1000,
     timeout_seconds: float = 30,
     connect_seconds: float = 5,
+    page_size: int = 500,
 ) -> AsyncIterator[KubernetesCluster]:
     """One connection pool, for the event loop that this runs in. `fence` raises when no write may be made any more."""
     access = await configuration.load(kubeconfig)
     calls = transport.Transport(access, timeout_seconds=timeout_seconds, connect_seconds=connect_seconds)
     try:
-        yield KubernetesCluster(calls, fence=fence, budget=Budget(writes_per_second, write_burst))
+        yield KubernetesCluster(calls, fence, Budget(writes_per_second, write_burst), page_size)
     finally:
         await calls.close()
 
@@ -41,13 +42,11 @@ async def connect(
 class KubernetesCluster:
     """See `ports.Cluster`; 404 on a delete is success, on any other write `Invalid`."""
 
-    def __init__(
-        self, calls: transport.Transport, *, fence: Callable[[], None], budget: Budget, page_size: int = 500
-    ) -> None:
+    def __init__(self, calls: transport.Transport, fence: Callable[[], None], budget: Budget, page_size: int) -> None:
         self._calls = calls
         self._fence = fence
         self._budget = budget
-        self.page_size = page_size
+        self._page_size = page_size
 
     async def get(self, ref: Ref) -> Manifest | None:
         return await self._unless_gone(transport.Call(f"get {ref}", "GET", _object_path(ref)))
@@ -55,7 +54,7 @@ class KubernetesCluster:
     async def list(
         self, kind: Kind, *, namespace: str = "", labels: Mapping[str, str] | None = None
     ) -> Sequence[Manifest]:
-        query = {"limit": str(self.page_size)}
+        query = {"limit": str(self._page_size)}
         if labels:
             query["labelSelector"] = ",".join(f"{key}={value}" for key, value in labels.items())
         path = _collection_path(kind, namespace)
