@@ -1,3 +1,3 @@
 """Fixtures that several folders of tests share."""
 
-pytest_plugins = ["fixtures_cluster"]
+pytest_plugins = ["fixtures_cluster", "fixtures_mlflow"]
