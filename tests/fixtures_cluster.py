@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
-START_CLUSTER = 'hack/cluster up >&2 && eval "$(hack/cluster env)" && printf "%s\\n%s" "$KUBECONFIG" "$PATH"'
+START_CLUSTER = 'set -eu; hack/cluster up >&2; eval "$(hack/cluster env)"; printf "%s\\n%s" "$KUBECONFIG" "$PATH"'
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -374,3 +375,27 @@ async def test_list_reads_every_page(world: World) -> None:
 
     assert [item["metadata"]["name"] for item in found] == names
     assert {(item["apiVersion"], item["kind"]) for item in found} == {("v1", "ConfigMap")}
+
+
+@pytest.mark.cluster
+async def test_a_user_without_rights_is_forbidden(api: Api, namespace: str, tmp_path: Path) -> None:
+    api.kubectl("-n", namespace, "create", "serviceaccount", "nobody")
+    token = api.kubectl("-n", namespace, "create", "token", "nobody").strip()
+    world = World(FakeCluster(), namespace)
+
+    async with cluster.connect(api.kubeconfig_of(token, tmp_path / "nobody")) as client:
+        with pytest.raises(errors.Forbidden, match="cannot patch resource") as caught:
+            await client.apply(world.config_map("forbidden"))
+
+    assert caught.value.status == 403
+    assert token not in str(caught.value)
+
+
+@pytest.mark.cluster
+async def test_a_user_that_nobody_knows_is_forbidden(api: Api, tmp_path: Path) -> None:
+    async with cluster.connect(api.kubeconfig_of("made-up", tmp_path / "unknown")) as client:
+        with pytest.raises(errors.Forbidden) as caught:
+            await client.list(kinds.CONFIG_MAP)
+
+    assert caught.value.status == 401
+    assert "made-up" not in str(caught.value)
