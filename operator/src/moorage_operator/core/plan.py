@@ -173,10 +173,9 @@ class Plan:
             return
         if not (compare.was_applied(desired, live) and compare.holds(desired, live)):
             yield Apply(desired, uid=live["metadata"]["uid"])
-        if ref.kind is DEPLOYMENT and "managedFields" in live["metadata"]:
+        elif ref.kind is DEPLOYMENT and "managedFields" in live["metadata"]:
             # The index keeps managedFields only of a Deployment whose pod template holds fields of others.
-            template = manifest["spec"]["template"]
-            yield RestoreTemplate(ref, template, live["metadata"]["resourceVersion"])
+            yield RestoreTemplate(ref, manifest["spec"]["template"], live["metadata"]["resourceVersion"])
 
     def _delete(self, kind: Kind, name: str) -> Iterator[Action]:
         live = self.observed.child(kind, name)

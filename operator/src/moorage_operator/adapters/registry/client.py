@@ -1,8 +1,8 @@
 """One request to one registry: MLflow's own REST store, with the edges that a hostile or sick server needs.
 
 MLflow's defaults retry for minutes, follow redirects, read an answer of any size, take a `.netrc` and send one
-registry's cookies to another on the same host. Here a request is tried once, to the declared host only, within a
-deadline, and no text of the server leaves this module: only its status and MLflow's error code do.
+registry's cookies to another on the same host. Here a request goes to the declared host only, is sent once more only after a lost
+connection, and has a deadline; no text of the server leaves this module: only its status and MLflow's error code do.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mlflow.store.model_registry.rest_store import RestStore
 from mlflow.utils.proto_json_utils import parse_dict
 from mlflow.utils.rest_utils import MlflowHostCreds, http_request
 from urllib3.exceptions import NameResolutionError
+from urllib3.exceptions import TimeoutError as AttemptTimeoutError
 
 from moorage_operator import errors
 from moorage_operator.adapters.registry.declaration import RegistryDeclaration
@@ -72,7 +73,9 @@ class RegistryClient(RestStore):  # type: ignore[misc]  # mlflow ships no types
             self.get_host_creds(),
             endpoint,
             method,
-            max_retries=0,
+            max_retries=1,  # for a kept connection that the server has just closed
+            retry_codes=frozenset(),
+            respect_retry_after_header=False,
             timeout=self._time_left(),
             raise_on_status=False,
             allow_redirects=False,
@@ -145,9 +148,9 @@ def _status_text(status: int) -> str:
 def _why(cause: BaseException | None) -> str:
     if isinstance(cause, requests.exceptions.SSLError):
         return "has a TLS certificate that is not trusted: set its caBundle to the authority that signed it"
-    if isinstance(cause, requests.Timeout):
-        return "did not answer in time"
     reason = getattr(cause.args[0], "reason", None) if cause and cause.args else None
+    if isinstance(cause, requests.Timeout) or isinstance(reason, AttemptTimeoutError):
+        return "did not answer in time"
     if isinstance(reason, NameResolutionError):
         return "has a trackingURI whose host name can't be resolved"
     if isinstance(cause, requests.ConnectionError):
