@@ -8,7 +8,7 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -176,6 +176,26 @@ def test_a_declaration_that_can_not_be_used_is_refused_with_a_sentence(uri: str,
 # --- servers that are sick
 
 
+@contextlib.asynccontextmanager
+async def a_server(
+    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    """Any server that speaks as it likes: `answer` is one connection, which ends with it and with the block."""
+    connections = set()
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(asyncio.current_task())
+        with contextlib.suppress(asyncio.CancelledError):
+            await answer(reader, writer)
+        writer.close()
+
+    async with await asyncio.start_server(connection, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for task in filter(None, connections):
+            task.cancel()
+        await asyncio.gather(*filter(None, connections))
+
+
 def a_closed_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -201,10 +221,7 @@ async def test_a_server_that_never_answers_is_given_up_at_the_deadline() -> None
 
 
 async def test_a_server_that_drips_its_answer_is_given_up_and_its_thread_comes_back() -> None:
-    drips: list[asyncio.Task[None] | None] = []
-
     async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        drips.append(asyncio.current_task())
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
         with contextlib.suppress(ConnectionError):  # the other side hangs up
             while not writer.is_closing():
@@ -212,15 +229,25 @@ async def test_a_server_that_drips_its_answer_is_given_up_and_its_thread_comes_b
                 await writer.drain()
                 await asyncio.sleep(0.02)
 
-    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with a_server(drip) as url, asyncio.timeout(10):
         with a_registry(url, deadline=0.3) as registry:
             for _ in range(6):  # more than it has threads
                 with pytest.raises(errors.RegistryUnreachable, match="in time"):
                     await registry.resolve(CHAMPION)
-            async with asyncio.timeout(5):
-                await asyncio.to_thread(registry._pool.shutdown, wait=True)
-                await asyncio.gather(*filter(None, drips))
+            await asyncio.to_thread(registry._pool.shutdown, wait=True)
+
+
+async def test_a_kept_connection_that_the_server_has_just_closed_is_no_outage(hostile: Hostile) -> None:
+    async def one_answer_a_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
+        body = hostile(Request(path.partition("?")[0], {}, {})).payload()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await reader.readline()  # the next request comes on the same connection, and gets no answer
+
+    async with a_server(one_answer_a_connection) as url:
+        with a_registry(url) as registry:
+            for _ in range(3):
+                assert (await registry.resolve(CHAMPION)).version == "3"
 
 
 @pytest.mark.parametrize(

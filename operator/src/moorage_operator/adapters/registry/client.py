@@ -1,8 +1,9 @@
 """One request to one registry: MLflow's own REST store, with the edges that a hostile or sick server needs.
 
 MLflow's defaults retry for minutes, follow redirects, read an answer of any size, take a `.netrc` and send one
-registry's cookies to another on the same host. Here a request goes to the declared host only, is sent once more only after a lost
-connection, and has a deadline; no text of the server leaves this module: only its status and MLflow's error code do.
+registry's cookies to another on the same host. Here a request goes to the declared host only, has a
+deadline, and is sent once more only after a lost connection. No text of the server leaves this module: only its
+status and MLflow's error code do.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.rest_store import RestStore
 from mlflow.utils.proto_json_utils import parse_dict
 from mlflow.utils.rest_utils import MlflowHostCreds, http_request
-from urllib3.exceptions import NameResolutionError
-from urllib3.exceptions import TimeoutError as AttemptTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError, ReadTimeoutError
 
 from moorage_operator import errors
 from moorage_operator.adapters.registry.declaration import RegistryDeclaration
@@ -149,10 +149,10 @@ def _why(cause: BaseException | None) -> str:
     if isinstance(cause, requests.exceptions.SSLError):
         return "has a TLS certificate that is not trusted: set its caBundle to the authority that signed it"
     reason = getattr(cause.args[0], "reason", None) if cause and cause.args else None
-    if isinstance(cause, requests.Timeout) or isinstance(reason, AttemptTimeoutError):
-        return "did not answer in time"
     if isinstance(reason, NameResolutionError):
         return "has a trackingURI whose host name can't be resolved"
+    if isinstance(reason, ConnectTimeoutError | ReadTimeoutError) and not isinstance(reason, NewConnectionError):
+        return "did not answer in time"
     if isinstance(cause, requests.ConnectionError):
         return "can't be reached: is MLflow running, and does a NetworkPolicy let the operator through?"
     if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
