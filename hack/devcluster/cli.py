@@ -1,50 +1,143 @@
-"""The command line of hack/cluster."""
+"""The command line of hack/cluster: parses, picks the cluster, calls one method, prints what it returns."""
 
 import argparse
+import os
 import pathlib
+import shlex
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from devcluster import console, node, paths, settings
+from devcluster import console, existing, kwok, paths, providers, settings
+
+Command = Callable[[providers.Cluster, argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str]) -> int:
+    options = parser().parse_args(arguments)
     try:
-        return _dispatch(_parser().parse_args(arguments))
+        options.name = settings.check_name(options.name)
+        options.state = paths.State((options.state or paths.state_root() / options.name).absolute())
+        cluster = providers.choose(options.state, name=options.name, context=options.context, provider=options.provider)
+        command: Command = options.run
+        return command(cluster, options)
     except console.Failure as failure:
         console.say(str(failure))
         return 1
+    except KeyboardInterrupt:
+        console.say("Interrupted; the same command again goes on.")
+        return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hack/cluster")
-    parser.add_argument("--name", default="moorage")
-    parser.add_argument("--state", type=pathlib.Path)
-    commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up")
-    up.add_argument("--audit", action="store_true", default=None)
-    up.add_argument("--gpus", type=int)
-    commands.add_parser("down")
-    commands.add_parser("delete")
-    commands.add_parser("kubeconfig")
-    load = commands.add_parser("load-image")
-    load.add_argument("image")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="hack/cluster", description="A disposable Kubernetes cluster: made, used, removed."
+    )
+    top.add_argument("--name", default="moorage", help="several clusters live side by side (default: moorage)")
+    top.add_argument("--context", help="use this context of your kubeconfig instead; it is never stopped or deleted")
+    top.add_argument(
+        "--provider", choices=["kind", "node"], help="what makes a new cluster (default: kind where it can run)"
+    )
+    top.add_argument(
+        "--state", type=pathlib.Path, metavar="DIR", help=f"its files (default: {paths.state_root()}/NAME)"
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Command, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    up = add("up", _up, "start it, made first if there is none, and wait until it is ready")
+    up.add_argument(
+        "--audit", action=argparse.BooleanOptionalAction, help="write an audit log of the API (`logs audit`)"
+    )
+    up.add_argument("--gpus", type=_count, metavar="N", help="advertise N fake nvidia.com/gpu on the node")
+    add("down", _down, "stop it; `up` starts it again with all it had")
+    add("delete", _delete, "stop it and remove everything of it")
+    add("status", _status, "what runs, its versions, where its logs are")
+    add("kubeconfig", _kubeconfig, "print the path of its kubeconfig")
+    add("env", _env, 'print what a shell needs to use it: eval "$(hack/cluster env)"')
+    load = add("load-image", _load_image, "give its nodes an image")
+    load.add_argument("image", help="a docker-archive or OCI archive, or the name of an image of the Docker engine")
+    shell = add("shell", _shell, "open a shell that uses it, or run a command: shell -- kubectl get pods")
+    shell.add_argument("program", nargs="*", metavar="-- COMMAND", help="a command to run instead of a shell")
+    logs = add("logs", _logs, "print a component's log")
+    logs.add_argument("component", help="as `status` lists them")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+    fake = add("kwok", _kwok, "have N fake nodes, whose pods become ready without running")
+    fake.add_argument("--nodes", type=_count, required=True, metavar="N", help="0 removes them")
+    return top
 
 
-def _dispatch(options: argparse.Namespace) -> int:
-    name = settings.check_name(options.name)
-    state = paths.State((options.state or paths.state_root() / name).resolve())
-    cluster = node.Node(state, name)
-    match options.command:
-        case "up":
-            cluster.up(audit=options.audit, gpus=options.gpus)
-        case "down":
-            cluster.down()
-        case "delete":
-            cluster.delete()
-        case "kubeconfig":
-            sys.stdout.write(f"{state.kubeconfig}\n")
-        case "load-image":
-            sys.stdout.write(cluster.load_image(pathlib.Path(options.image)) + "\n")
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) > 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1000")
+    return int(text)
+
+
+def _up(cluster: providers.Cluster, options: argparse.Namespace) -> int:
+    with console.step("cluster up"):
+        cluster.up(audit=options.audit, gpus=options.gpus)
+    console.say('To use it: eval "$(hack/cluster env)", or hack/cluster shell')
+    return 0
+
+
+def _down(cluster: providers.Cluster, options: argparse.Namespace) -> int:
+    cluster.down()
+    return 0
+
+
+def _delete(cluster: providers.Cluster, options: argparse.Namespace) -> int:
+    cluster.delete()
+    return 0
+
+
+def _status(cluster: providers.Cluster, options: argparse.Namespace) -> int:
+    print("\n".join(cluster.status()))
+    return 0
+
+
+def _kubeconfig(cluster: providers.Cluster, options: argparse.Namespace) -> int:
+    print(cluster.kubeconfig())
+    return 0
+
+
+def _variables(cluster: providers.Cluster) -> dict[str, str]:
+    return {"PATH": cluster.search_path(), "KUBECONFIG": str(cluster.kubeconfig())}
+
+
+def _env(cluster: providers.Cluster, options: argparse.Namespace) -> int:
+    for name, value in _variables(cluster).items():
+        print(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
+def _load_image(cluster: providers.Cluster, options: argparse.Namespace) -> int:
+    with console.step(f"load {options.image}"):
+        loaded = cluster.load_image(options.image)
+    print(loaded)
+    return 0
+
+
+def _shell(cluster: providers.Cluster, options: argparse.Namespace) -> int:
+    program = options.program or [os.environ.get("SHELL", "/bin/sh")]
+    return subprocess.run(program, env=os.environ | _variables(cluster), check=False).returncode
+
+
+def _logs(cluster: providers.Cluster, options: argparse.Namespace) -> int:
+    files = cluster.log_files()
+    if options.component not in files:
+        raise console.Failure(f"There is no component {options.component!r}; there are {', '.join(files)}.")
+    path = files[options.component]
+    if not path.exists():
+        raise console.Failure(f"{options.component} has written no log yet: {path}")
+    sys.stdout.flush()
+    return subprocess.run(["tail", "-n", "+1", *(["-f"] if options.follow else []), str(path)], check=False).returncode
+
+
+def _kwok(cluster: providers.Cluster, options: argparse.Namespace) -> int:
+    if isinstance(cluster, existing.Existing):
+        raise console.Failure(f"Fake nodes are for clusters made by hack/cluster; {cluster.name} is yours.")
+    kwok.set_nodes(options.state, cluster.kubeconfig(), cluster.search_path(), options.nodes)
     return 0

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: one line a step, with its seconds, and one sentence when it fails.
+"""What the person at the terminal sees: a line a step, with its seconds, and one sentence when it fails.
 
 Everything goes to stderr: stdout belongs to the commands whose output is used by others (`env`, `kubeconfig`, `logs`).
 """
@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+FIRST_SECONDS = 3.0
 REMINDER_SECONDS = 15.0
 
 
@@ -23,16 +24,17 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def step(text: str) -> Iterator[None]:
-    """Say that something begins, remind every 15 s that it still runs, and say how long it took."""
+    """Say how long something took; when it takes longer than 3 s, say so then and every 15 s."""
     begin = time.monotonic()
     done = threading.Event()
 
     def remind() -> None:
-        while not done.wait(REMINDER_SECONDS):
+        pause = FIRST_SECONDS
+        while not done.wait(pause):
+            pause = REMINDER_SECONDS
             say(f"  {text} ... {time.monotonic() - begin:.0f} s")
 
     reminder = threading.Thread(target=remind, daemon=True)
-    say(f"  {text} ...")
     reminder.start()
     try:
         yield

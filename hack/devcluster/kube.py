@@ -36,7 +36,9 @@ class Kube:
 
     def apply(self, manifest: str, values: Mapping[str, str]) -> None:
         text = string.Template((paths.NODE_SOURCES / manifest).read_text()).substitute(values)
-        self.kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=hack-cluster", "-f", "-", stdin=text)
+        self.kubectl(
+            "apply", "--server-side", "--force-conflicts", "--field-manager=hack-cluster", "-f", "-", stdin=text
+        )
 
     def wait(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -46,25 +48,31 @@ class Kube:
                 if condition():
                     return
                 if time.monotonic() > deadline:
-                    raise console.Failure(f"{what} is not there after {seconds:.0f} s.\n{self._overview()}")
+                    raise console.Failure(f"{what} is not there after {seconds:.0f} s.\n{self.overview()}")
                 time.sleep(0.2)
 
-    def _overview(self) -> str:
-        return "\n".join(
-            self.kubectl(*command.split())
-            for command in ("get nodes -o wide", "get pods -A -o wide", "get events -A --field-selector=type=Warning")
+    def overview(self) -> str:
+        commands = (
+            "get nodes -o wide",
+            "get pods -n kube-system -o wide",
+            "get events -A --field-selector=type=Warning",
+        )
+        return "\n".join(self.kubectl(*command.split()) for command in commands)
+
+    def pods_ready(self, label: str, since: float) -> bool:
+        """A pod of kube-system that was started after `since` and is Ready: a restarted cluster still tells of the old ones."""
+        return any(
+            _is_ready(pod, since) for pod in self.get("pods", "-n", "kube-system", "-l", f"k8s-app={label}")["items"]
         )
 
-    def deployment_ready(self, name: str) -> bool:
-        """By its status at its newest generation, and only by pods: one left from before a restart may still count as ready."""
-        status = self.get("deployment", name, "-n", "kube-system").get("status", {})
-        return bool(status.get("availableReplicas")) and not status.get("unavailableReplicas")
-
     def node_ready(self, name: str, since: float) -> bool:
-        """Ready by a heartbeat after `since`: after a restart the API still tells what was true before."""
-        conditions = self.get("nodes", "--field-selector", f"metadata.name={name}")["items"]
-        ready = [c for node in conditions for c in node["status"].get("conditions", []) if c["type"] == "Ready"]
-        return any(c["status"] == "True" and _seconds(c["lastHeartbeatTime"]) >= since for c in ready)
+        """Ready by a heartbeat after `since`."""
+        nodes = self.get("nodes", "--field-selector", f"metadata.name={name}")["items"]
+        return any(_seconds(ready["lastHeartbeatTime"]) >= since for node in nodes for ready in _true(node, "Ready"))
+
+    def ready_nodes(self, selector: str) -> list[str]:
+        nodes = self.get("nodes", "-l", selector)["items"]
+        return [node["metadata"]["name"] for node in nodes if _true(node, "Ready")]
 
     def advertise_gpus(self, node: str, count: int) -> None:
         """The scheduler and the kubelet honour a resource that nobody measures; the kubelet forgets it when it starts."""
@@ -81,3 +89,13 @@ class Kube:
 
 def _seconds(timestamp: str) -> float:
     return datetime.datetime.fromisoformat(timestamp).timestamp()
+
+
+def _true(item: dict[str, Any], condition: str) -> list[dict[str, Any]]:
+    conditions = item.get("status", {}).get("conditions", [])
+    return [each for each in conditions if each["type"] == condition and each["status"] == "True"]
+
+
+def _is_ready(pod: dict[str, Any], since: float) -> bool:
+    running = [container["state"].get("running") for container in pod["status"].get("containerStatuses", [])]
+    return bool(_true(pod, "Ready")) and all(each and _seconds(each["startedAt"]) >= since for each in running)

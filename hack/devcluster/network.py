@@ -11,7 +11,7 @@ import json
 import pathlib
 import time
 
-from devcluster import console, paths, processes
+from devcluster import console, paths
 
 RANGE = ipaddress.ip_network("198.18.0.0/15")
 BLOCK_BITS = 18
@@ -102,9 +102,9 @@ def release(block: Block, state: pathlib.Path) -> None:
         claim_file.unlink()
 
 
-def connect(block: Block, node: processes.Process) -> None:
+def connect(block: Block, pid: int) -> None:
     """Lay the wire from the host's side; the node's side is `supervisor.set_up_network`."""
-    console.run(["ip", "link", "add", block.link, "type", "veth", "peer", "name", "eth0", "netns", str(node.pid)])
+    console.run(["ip", "link", "add", block.link, "type", "veth", "peer", "name", "eth0", "netns", str(pid)])
     console.run(["ip", "address", "add", f"{block.host}/30", "dev", block.link])
     console.run(["ip", "link", "set", block.link, "up"])
     for network in (block.pods, block.services):

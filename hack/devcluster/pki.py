@@ -26,13 +26,17 @@ def _identities(node: str, node_ip: str, api_service: str) -> tuple[Identity, ..
     names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", service, "localhost")
     addresses = (node_ip, "127.0.0.1", api_service)
     return (
-        Identity("apiserver", "/CN=kube-apiserver", (*(f"IP:{ip}" for ip in addresses), *(f"DNS:{name}" for name in names))),
+        Identity(
+            "apiserver", "/CN=kube-apiserver", (*(f"IP:{ip}" for ip in addresses), *(f"DNS:{name}" for name in names))
+        ),
         Identity("apiserver-kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client"),
         Identity("front-proxy-client", "/CN=front-proxy-client"),
         Identity("admin", "/O=system:masters/CN=admin", kubeconfig=True),
         Identity("controller-manager", "/CN=system:kube-controller-manager", kubeconfig=True),
         Identity("scheduler", "/CN=system:kube-scheduler", kubeconfig=True),
-        Identity("kubelet", f"/O=system:nodes/CN=system:node:{node}", (f"IP:{node_ip}", f"DNS:{node}"), kubeconfig=True),
+        Identity(
+            "kubelet", f"/O=system:nodes/CN=system:node:{node}", (f"IP:{node_ip}", f"DNS:{node}"), kubeconfig=True
+        ),
         Identity("proxy", "/CN=system:kube-proxy", kubeconfig=True),
     )
 
@@ -42,7 +46,17 @@ def create(folder: pathlib.Path, *, node: str, node_ip: str, api_service: str) -
     if (folder / "sa.key").exists():
         return
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _openssl("req", "-x509", *_new_key(folder / "ca.key"), "-days", DAYS, "-subj", "/CN=kubernetes-ca", "-out", str(folder / "ca.crt"))
+    _openssl(
+        "req",
+        "-x509",
+        *_new_key(folder / "ca.key"),
+        "-days",
+        DAYS,
+        "-subj",
+        "/CN=kubernetes-ca",
+        "-out",
+        str(folder / "ca.crt"),
+    )
     for identity in _identities(node, node_ip, api_service):
         _certify(folder, identity)
         if identity.kubeconfig:

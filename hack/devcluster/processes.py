@@ -33,6 +33,21 @@ class Process:
         listed = pathlib.Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split() if self.runs() else []
         return [child for child in map(identify, map(int, listed)) if child]
 
+    def program(self) -> str:
+        """The name it was called by; empty when it has ended."""
+        try:
+            first, _, _ = pathlib.Path(f"/proc/{self.pid}/cmdline").read_bytes().partition(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+        return pathlib.Path(first.decode(errors="replace")).name
+
+    def megabytes(self) -> int:
+        try:
+            pages = int(pathlib.Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+        return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
+
 
 def identify(pid: int) -> Process | None:
     """None when no such process lives; a zombie is no longer alive."""

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 from devcluster import console, paths
 
@@ -20,7 +21,9 @@ class Settings:
 
 def check_name(name: str) -> str:
     if not NAME.fullmatch(name):
-        raise console.Failure(f"{name!r} can't name a cluster: use up to 32 lower-case letters, digits and dashes, a letter first.")
+        raise console.Failure(
+            f"{name!r} can't name a cluster: use up to 32 lower-case letters, digits and dashes, a letter first."
+        )
     return name
 
 
@@ -37,4 +40,22 @@ def load(state: paths.State) -> Settings | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
-        raise console.Failure(f"{state.record} can't be read ({error}); delete {state.folder} and start again.") from error
+        raise console.Failure(
+            f"{state.record} can't be read ({error}); delete {state.folder} and start again."
+        ) from error
+
+
+def change(known: Settings, *, audit: bool | None, gpus: int | None) -> Settings:
+    """What was asked for now, over what the cluster was made with; None asks for nothing."""
+    return dataclasses.replace(
+        known,
+        audit=known.audit if audit is None else audit,
+        gpus=known.gpus if gpus is None else gpus,
+    )
+
+
+def forget(state: paths.State) -> None:
+    """Remove the cluster's folder; only one that holds a cluster's record is."""
+    if state.record.exists():
+        shutil.rmtree(state.folder)
+    state.lock.unlink(missing_ok=True)

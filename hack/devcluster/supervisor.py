@@ -84,7 +84,10 @@ class Supervisor:
             self.reap(0)
 
     def start(self, component: components.Component) -> None:
-        with (STATE / "log" / f"{component.name}.log").open("ab") as log:
+        path = STATE / "log" / f"{component.name}.log"
+        if path.exists():
+            path.rename(path.with_suffix(".previous.log"))
+        with path.open("wb") as log:
             process = subprocess.Popen(component.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
         self.running[process.pid] = (component.name, process)
 
@@ -97,7 +100,9 @@ class Supervisor:
     def give_up(self, name: str, code: int) -> None:
         how = f"exited with {code}" if code >= 0 else f"was ended by signal {-code}"
         log = (STATE / "log" / f"{name}.log").read_text(errors="replace")
-        (STATE / "failure.txt").write_text(f"{name} {how}, so the node was stopped. Its last log lines:\n{console.last_lines(log)}\n")
+        (STATE / "failure.txt").write_text(
+            f"{name} {how}, so the node was stopped. Its last log lines:\n{console.last_lines(log)}\n"
+        )
         sys.exit(1)
 
     def api_answers(self) -> bool:

@@ -76,9 +76,18 @@ PAUSE = Tool("pause", "1", "pause")
 NODE = (KUBERNETES, HELM, COREDNS, METRICS_SERVER, PAUSE)
 
 
+def built(*wanted: Tool) -> bool:
+    return all(tool.binary.exists() for tool in wanted)
+
+
+def absent_clients() -> tuple[Tool, ...]:
+    """What brings kubectl and helm where PATH has none."""
+    return tuple(tool for tool, client in ((KUBERNETES, "kubectl"), (HELM, "helm")) if shutil.which(client) is None)
+
+
 def ensure(*wanted: Tool) -> None:
     """Build what is not built yet, one after the other: the Go compiler uses every core by itself."""
-    if all(tool.binary.exists() for tool in wanted):
+    if built(*wanted):
         return
     with locks.held(paths.binaries() / ".lock", "another build"):
         for tool in wanted:
@@ -89,7 +98,9 @@ def ensure(*wanted: Tool) -> None:
 
 def _require_go() -> None:
     if shutil.which("go") is None:
-        raise console.Failure(f"Go {versions.GO} or newer is needed to build the cluster's programs: https://go.dev/doc/install")
+        raise console.Failure(
+            f"Go {versions.GO} or newer is needed to build the cluster's programs: https://go.dev/doc/install"
+        )
 
 
 def _build(tool: Tool) -> None:
@@ -101,7 +112,15 @@ def _build(tool: Tool) -> None:
     log = tool.folder.with_name(tool.folder.name + ".log")
     with console.step(f"build {tool.name} {tool.version} (once)"), log.open("w") as output:
         done = subprocess.run(
-            ["go", "install", "-trimpath", "-buildvcs=false", "-ldflags", flags, tool.source if "@" in tool.source else "."],
+            [
+                "go",
+                "install",
+                "-trimpath",
+                "-buildvcs=false",
+                "-ldflags",
+                flags,
+                tool.source if "@" in tool.source else ".",
+            ],
             cwd=None if "@" in tool.source else paths.NODE_SOURCES / tool.source,
             env=environment,
             stdout=output,

@@ -1,0 +1,58 @@
+"""Whose cluster a command is about: one that the user named, one that we made before, or the kind that this machine can make."""
+
+import os
+import pathlib
+from typing import Protocol
+
+from devcluster import console, existing, kind, node, paths, requirements, settings
+
+
+class Cluster(Protocol):
+    """What every command needs of a cluster, whoever runs it."""
+
+    def up(self, *, audit: bool | None, gpus: int | None) -> None: ...
+    def down(self) -> None: ...
+    def delete(self) -> None: ...
+    def kubeconfig(self) -> pathlib.Path: ...
+    def search_path(self) -> str: ...
+    def load_image(self, image: str) -> str: ...
+    def status(self) -> list[str]: ...
+    def log_files(self) -> dict[str, pathlib.Path]: ...
+
+
+def choose(state: paths.State, *, name: str, context: str | None, provider: str | None) -> Cluster:
+    named = foreign_kubeconfig()
+    if context or named:
+        return existing.Existing(named, context)
+    known = settings.load(state)
+    match known.provider if known else provider or _possible():
+        case "kind":
+            return kind.Kind(state, name)
+        case _:
+            return node.Node(state, name)
+
+
+def foreign_kubeconfig() -> str | None:
+    """KUBECONFIG, unless it is the file that `hack/cluster env` exported."""
+    value = os.environ.get("KUBECONFIG")
+    if not value:
+        return None
+    path = pathlib.Path(value).absolute()
+    ours = path.is_relative_to(paths.state_root()) or paths.State(path.parent).record.exists()
+    return None if ours else value
+
+
+def _possible() -> str:
+    docker, has_kind = requirements.has_docker(), requirements.has_kind()
+    if docker and has_kind:
+        return "kind"
+    if requirements.can_have_node():
+        return "node"
+    lacking = [
+        *([] if docker else ["a Docker engine that answers (`docker info`)"]),
+        *([] if has_kind else ["kind (https://kind.sigs.k8s.io, or `go install sigs.k8s.io/kind@latest`)"]),
+    ]
+    raise console.Failure(
+        f"No cluster can be made here. Install {' and '.join(lacking)}; or run this as root on Linux; "
+        "or name a cluster that you have, with --context NAME or KUBECONFIG."
+    )
