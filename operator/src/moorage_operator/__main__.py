@@ -41,8 +41,7 @@ def main() -> None:
 async def _run(chosen: settings.Settings) -> None:
     metrics = telemetry.Metrics()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _stop_on_signals(stop)
     vote = _election(chosen)
     async with contextlib.AsyncExitStack() as stack:
         connected = await stack.enter_async_context(_connect(chosen, fence=vote.check if vote else _no_fence))
@@ -53,8 +52,7 @@ async def _run(chosen: settings.Settings) -> None:
         stack.push_async_callback(runner.cleanup)
         tasks = [
             asyncio.create_task(stop.wait(), name="signal"),
-            asyncio.create_task(_watch(controller, chosen, stop), name="watches"),
-            asyncio.create_task(_lead(connected, controller, vote, state), name="leading"),
+            asyncio.create_task(_work(connected, controller, chosen, vote, state, stop), name="work"),
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -76,22 +74,49 @@ class _State:
         return self.obstacle or self._controller.problem()
 
 
-async def _watch(controller: Controller, chosen: settings.Settings, stop: asyncio.Event) -> None:
-    """kopf ends by itself only when it can't go on; then the process does, too, and is started anew."""
-    await kopf.operator(
-        registry=handlers.make_registry(controller.feed),
-        settings=handlers.make_settings(),
-        clusterwide=not chosen.namespaces,
-        namespaces=chosen.namespaces,
-        stop_flag=stop,
-    )
-
-
-async def _lead(
-    connected: ports.Cluster, controller: Controller, vote: election.Election | None, state: _State
+async def _work(
+    connected: ports.Cluster,
+    controller: Controller,
+    chosen: settings.Settings,
+    vote: election.Election | None,
+    state: _State,
+    stop: asyncio.Event,
 ) -> None:
+    """Watch in every replica, lead in one. kopf needs the CRD to be there: it would never watch a kind that comes later."""
     await _wait_for_crd(connected, state)
     state.obstacle = ""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_watch(controller, chosen, stop), name="watches")
+        tasks.create_task(_lead(controller, vote), name="leading")
+
+
+async def _watch(controller: Controller, chosen: settings.Settings, stop: asyncio.Event) -> None:
+    """kopf ends by itself only when it can't go on; then the process does, too, and is started anew."""
+    started = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_take_signals_back(started, stop))
+        await kopf.operator(
+            registry=handlers.make_registry(controller.feed),
+            settings=handlers.make_settings(),
+            clusterwide=not chosen.namespaces,
+            namespaces=chosen.namespaces,
+            ready_flag=started,
+        )
+        raise errors.OperatorError("the watches have ended")
+
+
+async def _take_signals_back(started: asyncio.Event, stop: asyncio.Event) -> None:
+    """kopf installs its own handlers when it starts, and would end before the Lease is released."""
+    await started.wait()
+    _stop_on_signals(stop)
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+async def _lead(controller: Controller, vote: election.Election | None) -> None:
     if vote:
         vote.start()
         await vote.acquired()
@@ -119,8 +144,7 @@ async def _wait_for_crd(connected: ports.Cluster, state: _State) -> None:
 async def _end(tasks: Sequence[asyncio.Task[object]]) -> None:
     """Cancel what still runs, wait for it, and let the first real failure out."""
     for task in tasks:
-        if task.get_name() != "watches":
-            task.cancel()
+        task.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         if isinstance(result, Exception):

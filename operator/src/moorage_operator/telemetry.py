@@ -102,4 +102,5 @@ def set_up_logs(*, style: str, level: str) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if style == "json" else text)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # a registry that is down is our own line, once
     logging.getLogger("moorage_operator").setLevel(level.upper())
