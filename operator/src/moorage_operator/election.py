@@ -66,7 +66,7 @@ class Candidate:
         while True:
             if await self._attempt(self._try_acquire(cluster), self._timing.renew_deadline):
                 break
-            await asyncio.sleep(self._timing.retry * random.uniform(1, 1.2))  # noqa: S311 -- no secret
+            await asyncio.sleep(self._until_next_attempt())
         self.leading = True
         _log.info("%s leads: it holds %s", self._identity, self._lease)
 
@@ -160,9 +160,17 @@ class Candidate:
         return self._seen.get("holderIdentity") not in {None, "", self._identity}
 
     def _is_expired(self) -> bool:
+        return self._until_expiry() <= 0
+
+    def _until_expiry(self) -> float:
         """By the holder's own promise, counted from when we saw its last renewal."""
         promised: float = self._seen.get("leaseDurationSeconds", self._timing.lease)
-        return self._clock() - self._seen_since >= promised
+        return self._seen_since + promised - self._clock()
+
+    def _until_next_attempt(self) -> float:
+        """Not later than the moment when the Lease runs out: takeover is what users wait for."""
+        pause = self._timing.retry * random.uniform(1, 1.2)  # noqa: S311 -- spreads the candidates, guards no secret
+        return pause if self._is_expired() else min(pause, self._until_expiry())
 
     def _left(self) -> float:
         return self._renewed + self._timing.renew_deadline - self._clock()
