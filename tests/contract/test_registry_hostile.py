@@ -375,6 +375,7 @@ def test_an_address_that_every_pod_may_read_is_taken_as_it_is(uri: str) -> None:
         ("http://mlflow:80/models", "another host"),
         ("https://mlflow:5000/models", "another host"),
         ("http://mlflow:5000@evil/models", "another host"),
+        ("http://me@mlflow:5000/models", "another host"),
         ("mlflow-artifacts://evil/1", "another host"),
         ("models://evil/m-1", "another host"),
         (f"s3://key:{SECRET}@bucket/models", "credential"),

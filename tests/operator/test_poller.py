@@ -154,6 +154,8 @@ async def test_a_wish_during_a_question_asks_once_more_for_the_answer_may_be_old
         await asyncio.sleep(0.5)
         world.poller.want(CHAMPION)
         world.poller.want(CHAMPION)
+        await asyncio.sleep(0.4)
+        assert world.asked() == {CHAMPION: 1}, "two questions at once could be answered in the wrong order"
         await asyncio.sleep(3)
     assert world.asked() == {CHAMPION: 2}
 
@@ -250,6 +252,41 @@ async def test_references_that_never_get_an_answer_do_not_take_the_others_down()
         await asyncio.sleep(50 * A_ROUND)
     assert world.told == []
     assert [ref for ref in world.wanted if world.answer(ref).error] == broken
+
+
+@simulated
+async def test_one_reference_at_a_time_without_an_answer_is_no_registry_that_is_down() -> None:
+    world = World(CHAMPION)
+    world.add_aliases(5)
+    async with world.polling():
+        await asyncio.sleep(A_ROUND)
+        for ref in world.wanted:
+            world.registry.failures = {ref: DOWN}
+            await asyncio.sleep(2 * A_ROUND)
+            assert [other for other in world.wanted if world.answer(other).error] == [ref]
+
+
+@simulated
+async def test_a_reference_that_never_gets_an_answer_does_not_hide_that_the_registry_is_back() -> None:
+    world = World(ModelRef("a-model", alias="first-of-all"), CHAMPION, PINNED)
+    world.registry.failure = DOWN
+    async with world.polling():
+        await asyncio.sleep(3 * A_ROUND)
+        world.registry.failure = None
+        world.registry.failures = {world.wanted[0]: DOWN}
+        await asyncio.sleep(4 * A_ROUND)
+    assert [ref for ref in world.wanted if world.answer(ref).error] == world.wanted[:1]
+
+
+@simulated
+async def test_references_that_are_new_while_the_registry_is_down_are_marked_like_the_others() -> None:
+    world = World(CHAMPION)
+    world.registry.failure = DOWN
+    async with world.polling():
+        await asyncio.sleep(3 * A_ROUND)
+        new = world.add_aliases(10)
+        await asyncio.sleep(A_ROUND)
+        assert [world.answer(ref).error for ref in new] == [DOWN] * 10
 
 
 @simulated

@@ -114,8 +114,7 @@ class Poller:
         if self._down:
             await self._probe(refs)
             return
-        due = sorted(refs - self._queued - self._asking, key=self._asked_last)
-        due = [ref for ref in due if self._is_due(ref)]
+        due = [ref for ref in refs if self._is_due(ref)]
         for ref in due:
             self.want(ref)
             await asyncio.sleep(spread / len(due))
