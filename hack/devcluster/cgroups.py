@@ -7,20 +7,19 @@ import time
 from devcluster import console
 
 
-def _hierarchies() -> list[pathlib.Path]:
-    """Version 1 has one mount per controller, version 2 one for all; a mixed machine's kubelet uses the former."""
+def _hierarchies(*types: str) -> list[pathlib.Path]:
     mounts = [line.split() for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()]
-    first = [pathlib.Path(mount[1]) for mount in mounts if mount[2] == "cgroup"]
-    return first or [pathlib.Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"]
+    return [pathlib.Path(mount[1]) for mount in mounts if mount[2] in types]
 
 
 def create(name: str) -> None:
-    for hierarchy in _hierarchies():
+    """Version 1 has one mount per controller, version 2 one for all; where both are mounted, the controllers are in the former."""
+    for hierarchy in _hierarchies("cgroup") or _hierarchies("cgroup2"):
         (hierarchy / name).mkdir(exist_ok=True)
 
 
 def remains(name: str) -> list[pathlib.Path]:
-    return [hierarchy / name for hierarchy in _hierarchies() if (hierarchy / name).exists()]
+    return [hierarchy / name for hierarchy in _hierarchies("cgroup", "cgroup2") if (hierarchy / name).exists()]
 
 
 def remove(name: str, deadline_seconds: float = 20.0) -> None:

@@ -1,19 +1,18 @@
 """Addresses and the wire between the host and a node.
 
 Clusters share 198.18.0.0/15, the range reserved for benchmarks, in eight blocks, so that several run side by side. The node's
-end of the wire lives in its network namespace; when the node's last process ends, the kernel removes the namespace, both ends of the wire
-and the host's routes over it. Nothing here touches the host's firewall.
+end of the wire lives in its network namespace; when the node's last process ends, the kernel removes the namespace, and with
+either end of the wire go the other and the host's routes over it. Nothing here touches the host's firewall.
 """
 
 import dataclasses
 import ipaddress
 import json
 import pathlib
-import time
 
 from devcluster import console, paths
 
-RANGE = ipaddress.ip_network("198.18.0.0/15")
+RANGE = ipaddress.IPv4Network("198.18.0.0/15")
 BLOCK_BITS = 18
 
 
@@ -65,15 +64,21 @@ def _claims() -> pathlib.Path:
 
 
 def claim(state: pathlib.Path) -> Block:
-    """The first block that no other cluster holds, running or not, and that the host does not route elsewhere."""
+    """The block that this cluster holds already, or the first that no other holds and that the host does not route elsewhere."""
     _claims().mkdir(parents=True, exist_ok=True)
+    shown = routes()
     for block in BLOCKS:
-        if not _routed(block) and _take(_claims() / str(block.index), state):
+        claim_file = _claims() / str(block.index)
+        if _holds(claim_file, state) or (not overlaps(block, shown) and _take(claim_file, state)):
             return block
     raise console.Failure(
         f"All {len(BLOCKS)} blocks of {RANGE} are in use, by clusters ({_claims()}) or by routes of this machine (`ip route`): "
         "delete a cluster with `hack/cluster --name NAME delete`."
     )
+
+
+def _holds(claim_file: pathlib.Path, state: pathlib.Path) -> bool:
+    return claim_file.is_symlink() and claim_file.readlink() == state
 
 
 def _take(claim_file: pathlib.Path, state: pathlib.Path) -> bool:
@@ -83,22 +88,28 @@ def _take(claim_file: pathlib.Path, state: pathlib.Path) -> bool:
             claim_file.symlink_to(state)
         except FileExistsError:
             if claim_file.exists():
-                return claim_file.readlink() == state
+                return False
             claim_file.unlink(missing_ok=True)
         else:
             return True
     return False
 
 
-def _routed(block: Block) -> bool:
-    routes = json.loads(console.run(["ip", "-json", "-4", "route", "show", "table", "all", "type", "unicast"]))
+def routes() -> list[dict[str, str]]:
+    shown: list[dict[str, str]] = json.loads(
+        console.run(["ip", "-json", "-4", "route", "show", "table", "all", "type", "unicast"])
+    )
+    return shown
+
+
+def overlaps(block: Block, routes: list[dict[str, str]]) -> bool:
     taken = (ipaddress.IPv4Network(route["dst"], strict=False) for route in routes if route["dst"] != "default")
     return any(block.network.overlaps(network) for network in taken)
 
 
 def release(block: Block, state: pathlib.Path) -> None:
     claim_file = _claims() / str(block.index)
-    if claim_file.is_symlink() and claim_file.readlink() == state:
+    if _holds(claim_file, state):
         claim_file.unlink()
 
 
@@ -111,11 +122,10 @@ def connect(block: Block, pid: int) -> None:
         console.run(["ip", "route", "add", str(network), "via", block.node])
 
 
-def wait_until_gone(block: Block, deadline_seconds: float = 10.0) -> None:
-    """The kernel takes a network namespace apart a moment after its last process; what something else holds up is removed."""
+def disconnect(block: Block) -> None:
+    """Remove the wire and its routes now: the kernel would too, but only some seconds after the namespace's last process."""
     wire = pathlib.Path("/sys/class/net") / block.link
-    deadline = time.monotonic() + deadline_seconds
-    while wire.exists():
-        if time.monotonic() > deadline:
-            console.run(["ip", "link", "delete", block.link])
-        time.sleep(0.02)
+    if wire.exists() and not console.succeeds(["ip", "link", "delete", block.link]) and wire.exists():
+        raise console.Failure(
+            f"The network device {block.link} can't be removed; `ip link delete {block.link}` may tell why."
+        )

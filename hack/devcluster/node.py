@@ -112,6 +112,7 @@ class Node:
     def _settle(self, *, audit: bool | None, gpus: int | None) -> settings.Settings:
         known = settings.load(self.state)
         if not known:
+            self.state.folder.mkdir(parents=True, exist_ok=True)  # a claim by a folder that does not exist is free
             known = settings.Settings(self.name, "node", block=network.claim(self.state.folder).index)
         wanted = settings.change(known, audit=audit, gpus=gpus)
         if wanted.audit != known.audit and self._process():
@@ -119,7 +120,6 @@ class Node:
                 f"{self.name} runs with{'' if known.audit else 'out'} an audit log, and can't change that while it runs: "
                 "`hack/cluster down` first, which keeps its state."
             )
-        self.state.folder.mkdir(parents=True, exist_ok=True)
         settings.save(self.state, wanted)
         return wanted
 
@@ -210,7 +210,7 @@ class Node:
             process.kill()
             for child in inside:
                 child.kill()
-        network.wait_until_gone(network.Block(cluster.block))
+        network.disconnect(network.Block(cluster.block))
         cgroups.remove(launch.cgroup(cluster))
         self.state.process.unlink(missing_ok=True)
         self.state.failure.unlink(missing_ok=True)
