@@ -31,6 +31,7 @@ from moorage_operator.core.observed import Answer
 from moorage_operator.core.platform import Platform, RegistryEndpoint
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.registry import ModelRef, ModelVersion
+from moorage_operator.handlers import WATCHED
 from moorage_operator.index import Index
 from moorage_operator.reconcile import Reconciler
 
@@ -96,11 +97,9 @@ class World:
         )
 
     def resync(self) -> None:
-        for ref, manifest in list(self.cluster._objects.items()):
-            if ref.kind not in (EVENT,):
-                self.index.put(ref.kind, copy.deepcopy(manifest))
-        for kind in {ref.kind for ref in self.cluster._objects}:
-            live = [copy.deepcopy(m) for ref, m in self.cluster._objects.items() if ref.kind is kind]
+        """A live LIST of everything, as the operator makes from time to time."""
+        for kind in WATCHED:
+            live = [copy.deepcopy(manifest) for ref, manifest in self.cluster._objects.items() if ref.kind is kind]
             self.index.replace(kind, live, before=self.index.refs(kind))
 
     def answer(self, registry: str, ref: ModelRef) -> Answer | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 import world
 from moorage_operator import errors
 from moorage_operator.core import names
