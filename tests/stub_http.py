@@ -48,10 +48,10 @@ class Stub:
 
 
 @contextlib.contextmanager
-def serving(answer: Callable[[Request], Reply], *, tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
+def serving(answer: Callable[[Request], Reply], *, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
     """A server for the time of the block."""
     stub = Stub(answer)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(stub))
+    server = ThreadingHTTPServer(("127.0.0.1", port), _handler(stub))
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     stub.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"

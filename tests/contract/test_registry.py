@@ -18,6 +18,8 @@ from moorage_operator import errors, ports
 from moorage_operator.adapters.registry import MlflowRegistry, RegistryDeclaration
 from moorage_operator.core.registry import ModelRef, ModelVersion
 
+pytestmark = pytest.mark.timeout(300)  # the first test that needs a server waits for its start
+
 
 class Publisher(Protocol):
     """What a data scientist does with MLflow, who is a `FakeRegistry` or a `RealPublisher` here."""
@@ -248,20 +250,3 @@ async def test_wrong_or_missing_credentials_are_said_and_heal_without_a_restart(
             await registry.resolve(ref)
         a_secret(secret, mlflow_server_with_login)
         assert (await registry.resolve(ref)).version == "1"
-
-
-async def test_a_server_that_is_stopped_and_started_again_is_unreachable_and_then_answers(
-    mlflow_server: MlflowServer,
-) -> None:
-    name = a_name()
-    RealPublisher(mlflow_server).register(name)
-    ref = ModelRef(name, version="1")
-    with connected(mlflow_server) as registry:
-        before = await registry.resolve(ref)
-        mlflow_server.stop()
-        try:
-            with pytest.raises(errors.RegistryUnreachable, match="can't be reached"):
-                await registry.resolve(ref)
-        finally:
-            mlflow_server.start()
-        assert await registry.resolve(ref) == before

@@ -208,6 +208,18 @@ async def test_a_server_that_is_down_can_not_be_reached() -> None:
     assert "'lab' can't be reached" in str(error)
 
 
+async def test_a_server_that_goes_and_comes_back_answers_as_before(hostile: Hostile) -> None:
+    url = a_closed_port()
+    port = int(url.rpartition(":")[2])
+    with a_registry(url) as registry:
+        with serving(hostile, port=port):
+            answer = await registry.resolve(CHAMPION)
+        with pytest.raises(errors.RegistryUnreachable, match="can't be reached"):
+            await registry.resolve(CHAMPION)
+        with serving(hostile, port=port):
+            assert await registry.resolve(CHAMPION) == answer
+
+
 async def test_a_host_name_that_does_not_exist_is_said() -> None:
     assert "host name can't be resolved" in str(await the_error("http://mlflow.invalid:5000"))
 
