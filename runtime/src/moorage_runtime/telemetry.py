@@ -1,0 +1,100 @@
+"""What the runtime tells the outside: log lines, metrics, and the last words for the kubelet. It decides nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+import prometheus_client
+
+logger = logging.getLogger(__name__)
+
+TERMINATION_MESSAGE_BYTES = 4096
+"""The kubelet cuts what is longer."""
+
+SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure_logging(log_format: str) -> None:
+    """One line a decision; libraries speak up only when something is wrong."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else text)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("moorage_runtime").setLevel(logging.INFO)
+
+
+def write_last_words(file: Path, words: Mapping[str, object]) -> None:
+    """Leave the termination message; where the file can't be written (a laptop), the log has to do."""
+    try:
+        with file.open("wb") as stream:
+            stream.write(_at_most(TERMINATION_MESSAGE_BYTES, dict(words)))
+    except OSError:
+        logger.debug("no termination message: %s can't be written", file)
+
+
+def _at_most(limit: int, words: dict[str, object]) -> bytes:
+    body = orjson.dumps(words)
+    while len(body) > limit and words.get("message"):
+        # Only the sentence can be long; half of it says more than broken JSON.
+        message = str(words["message"])
+        words["message"] = message[: len(message) // 2]
+        body = orjson.dumps(words)
+    return body
+
+
+class Metrics:
+    """The runtime's metrics, in a registry of their own: two runtimes in one process do not mix."""
+
+    def __init__(self, *, model: str, version: str, revision: str) -> None:
+        self.registry = prometheus_client.CollectorRegistry()
+        self._labels = (model, version, revision)
+        names = ["model", "version", "revision"]
+        self._requests = prometheus_client.Counter(
+            "moorage_requests_total",
+            "Prediction requests answered, by protocol and HTTP code",
+            [*names, "protocol", "code"],
+            registry=self.registry,
+        )
+        self._seconds = prometheus_client.Histogram(
+            "moorage_request_seconds",
+            "Seconds from a prediction request's first byte to its answer",
+            [*names, "protocol"],
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self._load = prometheus_client.Gauge(
+            "moorage_model_load_seconds", "Seconds that loading and warming up took", names, registry=self.registry
+        )
+        self._in_flight = prometheus_client.Gauge(
+            "moorage_in_flight_requests", "Prediction requests being answered now", names, registry=self.registry
+        )
+        self.in_flight = self._in_flight.labels(*self._labels)
+
+    def loaded(self, seconds: float) -> None:
+        self._load.labels(*self._labels).set(seconds)
+
+    def answered(self, protocol: str, code: int, seconds: float) -> None:
+        self._requests.labels(*self._labels, protocol, str(code)).inc()
+        self._seconds.labels(*self._labels, protocol).observe(seconds)
+
+    def exposition(self) -> bytes:
+        return prometheus_client.generate_latest(self.registry)
