@@ -83,7 +83,8 @@ class Kind:
             cluster.wait(label, functools.partial(cluster.pods_ready, label, 0), READY_SECONDS)
 
     def down(self) -> None:
-        console.run(["docker", "stop", self.node])
+        if settings.load(self.state):
+            console.run(["docker", "stop", self.node])
 
     def delete(self) -> None:
         with locks.held(self.state.lock, f"another command on {self.name}"):

@@ -52,12 +52,11 @@ class Kube:
                 time.sleep(0.2)
 
     def overview(self) -> str:
-        commands = (
-            "get nodes -o wide",
-            "get pods -n kube-system -o wide",
-            "get events -A --field-selector=type=Warning",
-        )
-        return "\n".join(self.kubectl(*command.split()) for command in commands)
+        """Nodes and the cluster's own pods as kubectl shows them, or its error."""
+        try:
+            return self.kubectl("get", "nodes,pods", "-n", "kube-system", "-o", "wide").rstrip()
+        except console.Failure as failure:
+            return str(failure)
 
     def pods_ready(self, label: str, since: float) -> bool:
         """A pod of kube-system that was started after `since` and is Ready: a restarted cluster still tells of the old ones."""

@@ -8,7 +8,7 @@ import json
 import pathlib
 import subprocess
 
-from devcluster import console, kube, paths, processes, settings, tools
+from devcluster import console, kube, locks, paths, processes, settings, tools
 
 STAGES = (
     "node/fast/node-initialize",
@@ -24,12 +24,16 @@ def set_nodes(state: paths.State, kubeconfig: pathlib.Path, search_path: str, co
     """Have just `count` fake nodes; with 0, no KWOK either."""
     if not settings.load(state):
         raise console.Failure("KWOK is for clusters made by hack/cluster; `hack/cluster up` makes one.")
-    cluster = kube.Kube(kubeconfig, search_path)
+    with locks.held(state.lock, "another command on this cluster"):
+        _set_nodes(state, kube.Kube(kubeconfig, search_path), count)
+
+
+def _set_nodes(state: paths.State, cluster: kube.Kube, count: int) -> None:
     wanted = [f"kwok-{index}" for index in range(count)]
     present = [node["metadata"]["name"] for node in cluster.get("nodes", "-l", "type=kwok")["items"]]
     if count:
         tools.ensure(tools.KWOK)
-        _start(state, kubeconfig)
+        _start(state, cluster.kubeconfig)
         cluster.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(_list(wanted)))
         cluster.wait(f"{count} fake nodes", lambda: len(cluster.ready_nodes("type=kwok")) >= count, 60)
     surplus = [name for name in present if name not in wanted]

@@ -91,6 +91,7 @@ class Node:
             f"node {block.node}, pods {block.pods}, Services {block.services}",
             f"kubeconfig {self.kubeconfig()}",
             f"logs {self.state.logs}/: {', '.join(self.log_files())}",
+            *([self.kube.overview()] if self._process() else []),
         ]
 
     def log_files(self) -> dict[str, pathlib.Path]:

@@ -21,10 +21,16 @@ class Cluster(Protocol):
 
 
 def choose(state: paths.State, *, name: str, context: str | None, provider: str | None) -> Cluster:
+    if context:
+        return existing.Existing(os.environ.get("KUBECONFIG"), context)
     named = foreign_kubeconfig()
-    if context or named:
-        return existing.Existing(named, context)
+    if named:
+        return existing.Existing(named, None)
     known = settings.load(state)
+    if known and provider and provider != known.provider:
+        raise console.Failure(
+            f"{name} was made with --provider {known.provider}; delete it first, or choose another --name."
+        )
     match known.provider if known else provider or _possible():
         case "kind":
             return kind.Kind(state, name)
@@ -38,8 +44,8 @@ def foreign_kubeconfig() -> str | None:
     if not value:
         return None
     path = pathlib.Path(value).absolute()
-    ours = path.is_relative_to(paths.state_root()) or paths.State(path.parent).record.exists()
-    return None if ours else value
+    deleted = not path.exists() and path.is_relative_to(paths.state_root())
+    return None if deleted or paths.State(path.parent).record.exists() else value
 
 
 def _possible() -> str:

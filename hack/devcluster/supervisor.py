@@ -118,7 +118,6 @@ if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except (console.Failure, OSError, subprocess.CalledProcessError) as error:
-        (pathlib.Path(sys.argv[1]) if not STATE.exists() else STATE).joinpath("failure.txt").write_text(
-            f"The node's namespaces could not be prepared: {error}\n"
-        )
+        folder = STATE if STATE.exists() else pathlib.Path(sys.argv[1])  # before or after the mounts
+        (folder / "failure.txt").write_text(f"The node's namespaces could not be prepared: {error}\n")
         sys.exit(1)
