@@ -113,6 +113,23 @@ def test_the_audit_log_tells_who_did_what() -> None:
     assert (created["user"]["username"], created["responseStatus"]["code"]) == ("admin", 201)
 
 
+def test_the_same_cluster_named_by_kubeconfig_or_context_is_used_and_left_alone(tmp_path: pathlib.Path) -> None:
+    named = tmp_path / "mine.yaml"
+    named.write_bytes(STATE.kubeconfig.read_bytes())
+    environment = ENVIRONMENT | {"KUBECONFIG": str(named)}
+
+    def mine(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [paths.HACK / "cluster", *arguments], env=environment, text=True, capture_output=True, check=False
+        )
+
+    assert mine("up").returncode == 0
+    assert mine("kubeconfig").stdout.strip() == str(named)
+    assert NAME in mine("--context", NAME, "shell", "--", "kubectl", "get", "nodes").stdout
+    assert mine("delete").returncode == 1
+    assert running()
+
+
 def test_another_audit_setting_is_refused_while_it_runs() -> None:
     assert "`hack/cluster down` first" in cluster("up", "--no-audit")
 

@@ -139,6 +139,18 @@ def test_an_exported_kubeconfig_of_ours_does_not_count_as_the_users(monkeypatch:
     assert providers.foreign_kubeconfig() == "/home/me/production.yaml"
 
 
+def test_after_delete_the_exported_kubeconfig_does_not_stand_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = a_state()
+    monkeypatch.setenv("KUBECONFIG", str(state.kubeconfig))
+    settings.forget(state)
+    assert providers.foreign_kubeconfig() is None
+
+
+def test_a_cluster_stays_with_what_made_it() -> None:
+    with pytest.raises(console.Failure, match="made with --provider kind"):
+        providers.choose(a_state("k", "kind"), name="k", context=None, provider="node")
+
+
 def test_a_cluster_is_handled_by_what_made_it() -> None:
     chosen = providers.choose(a_state("k", "kind"), name="k", context=None, provider=None)
     assert isinstance(chosen, kind.Kind)
