@@ -31,14 +31,42 @@ CONTAINER = {
     "resources": {},
 }
 PROBE = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
+CPU_AT_80_PERCENT = {
+    "type": "Resource",
+    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
+}
+SCALE_DOWN = {"selectPolicy": "Max", "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]}
+SCALE_UP = {
+    "stabilizationWindowSeconds": 0,
+    "selectPolicy": "Max",
+    "policies": [
+        {"type": "Pods", "value": 4, "periodSeconds": 15},
+        {"type": "Percent", "value": 100, "periodSeconds": 15},
+    ],
+}
 SUFFIXES = {"": 0, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18, "u": -6, "n": -9}
+MAPS = {"labels", "annotations", "data", "nodeSelector", "limits", "requests", "matchLabels"}
 BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 
 
 def stored_form(kind: Kind, manifest: Manifest) -> None:
-    """Fill defaults and rewrite quantities, in place."""
+    """Fill defaults, rewrite quantities and leave out what is empty, in place."""
+    if kind.group != kinds.MODEL_DEPLOYMENT.group:
+        _leave_out_empty(manifest)
     if default := DEFAULTS.get(kind):
         default(manifest)
+
+
+def _leave_out_empty(value: Any) -> None:
+    """Lists and maps; an empty structure (`emptyDir: {}`) stays. Custom resources keep all."""
+    if isinstance(value, list):
+        for item in value:
+            _leave_out_empty(item)
+    elif isinstance(value, dict):
+        for key, below in list(value.items()):
+            _leave_out_empty(below)
+            if below == [] or (below == {} and key in MAPS):
+                del value[key]
 
 
 def canonical(quantity: Any) -> str:
@@ -71,8 +99,18 @@ def _deployment(manifest: Manifest) -> None:
         _fill(strategy.setdefault("rollingUpdate", {}), {"maxUnavailable": "25%", "maxSurge": "25%"})
     pod = spec["template"].setdefault("spec", {})
     _fill(pod, POD_SPEC)
+    for volume in pod.get("volumes", []):
+        _volume(volume)
     for container in [*pod.get("containers", []), *pod.get("initContainers", [])]:
         _container(container)
+
+
+def _volume(volume: dict[str, Any]) -> None:
+    for source in ("configMap", "secret", "projected"):
+        if source in volume:
+            volume[source].setdefault("defaultMode", 420)
+    if "sizeLimit" in volume.get("emptyDir", {}):
+        volume["emptyDir"]["sizeLimit"] = canonical(volume["emptyDir"]["sizeLimit"])
 
 
 def _container(container: dict[str, Any]) -> None:
@@ -84,9 +122,19 @@ def _container(container: dict[str, Any]) -> None:
     for name in ("readinessProbe", "livenessProbe", "startupProbe"):
         if probe := container.get(name):
             _fill(probe, PROBE)
-            probe.get("httpGet", {"scheme": ""}).setdefault("scheme", "HTTP")
+            _http(probe)
+    for hook in container.get("lifecycle", {}).values():
+        _http(hook)
+    for variable in container.get("env", []):
+        if "fieldRef" in variable.get("valueFrom", {}):
+            variable["valueFrom"]["fieldRef"].setdefault("apiVersion", "v1")
     for amounts in container["resources"].values():
         amounts.update({name: canonical(amount) for name, amount in amounts.items()})
+
+
+def _http(action: dict[str, Any]) -> None:
+    if "httpGet" in action:
+        action["httpGet"].setdefault("scheme", "HTTP")
 
 
 def _service(manifest: Manifest) -> None:
@@ -109,7 +157,15 @@ def _service(manifest: Manifest) -> None:
 
 
 def _autoscaler(manifest: Manifest) -> None:
-    manifest["spec"].setdefault("minReplicas", 1)
+    spec = manifest["spec"]
+    spec.setdefault("minReplicas", 1)
+    spec.setdefault("metrics", [copy.deepcopy(CPU_AT_80_PERCENT)])
+    for metric in spec["metrics"]:
+        target = next(value["target"] for value in metric.values() if isinstance(value, dict))
+        target.update({key: canonical(target[key]) for key in ("value", "averageValue") if key in target})
+    if "behavior" in spec:
+        _fill(spec["behavior"].setdefault("scaleUp", {}), SCALE_UP)
+        _fill(spec["behavior"].setdefault("scaleDown", {}), SCALE_DOWN)
 
 
 def _custom(manifest: Manifest) -> None:

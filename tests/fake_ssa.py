@@ -25,7 +25,15 @@ MERGE_KEYS = {
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
 SETS = {"finalizers"}
-ATOMIC_MAPS = {"selector", "nodeSelector", "configMapKeyRef", "secretKeyRef", "fieldRef", "resourceFieldRef"}
+ATOMIC_MAPS = {
+    "selector",
+    "labelSelector",
+    "nodeSelector",
+    "configMapKeyRef",
+    "secretKeyRef",
+    "fieldRef",
+    "resourceFieldRef",
+}
 SERVER_OWNED = {"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"}
 ABSENT = object()
 
@@ -46,7 +54,7 @@ def paths(value: Any, name: str = "") -> set[Path]:
     """Every leaf, and every list-map item itself."""
     found: set[Path] = set()
     for element, child_name, child in _children(value, name):
-        below = paths(child, child_name)
+        below = set() if child == [] and _merge_keys(child_name, child) else paths(child, child_name)
         if element.startswith("k:"):
             below = below | {()}
         found |= {(element, *path) for path in below}
@@ -68,15 +76,13 @@ def merge(live: Any, applied: Any, name: str = "") -> Any:
     theirs = {element: (child_name, child) for element, child_name, child in _children(live, name)}
     ours = list(_children(applied, name))
     if not ours or type(live) is not type(applied):
-        return live if applied == {} and isinstance(live, dict) else applied
-    merged = [
-        (element, merge(theirs[element][1], child, child_name) if element in theirs else child)
-        for element, child_name, child in ours
-    ]
-    kept = [(element, child) for element, (_, child) in theirs.items() if element not in dict(merged)]
+        return live if applied in ({}, []) and type(live) is type(applied) and theirs else applied
+    both = {element: child for element, (_, child) in theirs.items()}
+    for element, child_name, child in ours:
+        both[element] = merge(both[element], child, child_name) if element in both else child
     if isinstance(applied, list):
-        return [child for _, child in merged + kept]
-    return {element[2:]: child for element, child in kept + merged}
+        return [both[element] for element in _merged_order(list(theirs), [element for element, _, _ in ours])]
+    return {element[2:]: child for element, child in both.items()}
 
 
 def apply(live: dict[str, Any], fields: dict[str, Any], owner: Owner, ownership: Ownership) -> dict[str, Any]:
@@ -155,6 +161,27 @@ def _children(value: Any, name: str) -> Iterator[tuple[str, str, Any]]:
 def _is_merge_key(path: Path) -> bool:
     """Such a field goes with its item, never alone."""
     return len(path) > 1 and path[-2].startswith("k:") and path[-1][2:] in json.loads(path[-2][2:])
+
+
+def _merged_order(live: list[str], applied: list[str]) -> list[str]:
+    """The order of list items after a merge, as structured-merge-diff has it (typed/merge.go, visitListItems)."""
+    shared = [element for element in applied if element in live]
+    out: list[str] = []
+    left, right = 0, 0
+    while left < len(live) or right < len(applied):
+        theirs = live[left] if left < len(live) else None
+        if theirs in applied and right < len(applied) and theirs != applied[right] and shared and shared[0] != theirs:
+            left += 1  # shared, and not its turn
+        elif theirs is not None and theirs not in applied:
+            out.append(theirs)
+            left += 1
+        else:
+            left += theirs in out or (right < len(applied) and theirs == applied[right])
+            if right < len(applied):
+                out.append(applied[right])
+                shared = shared[1:] if shared[:1] == [applied[right]] else shared
+                right += 1
+    return out
 
 
 def _merge_keys(name: str, items: list[Any]) -> tuple[str, ...]:
