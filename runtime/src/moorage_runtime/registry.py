@@ -229,4 +229,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _shown(uri: str) -> str:
     """The URI without what could be a secret in it."""
     parsed = urllib.parse.urlsplit(uri)
-    return f"{parsed.scheme}://{parsed.hostname or ''}{parsed.path}"[:300] if parsed.netloc else uri.split("?")[0][:300]
+    return (
+        f"{parsed.scheme}://{parsed.hostname or ''}{parsed.path}"[:300]
+        if parsed.netloc
+        else uri.split("?", maxsplit=1)[0][:300]
+    )

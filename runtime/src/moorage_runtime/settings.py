@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -27,20 +27,20 @@ class Settings:
     model: str = _setting("", "", [SERVE], "a model to fetch first (models:/name@alias, models:/name/3) or a folder")
     model_name: str = _setting("MOORAGE_MODEL_NAME", "", [FETCH, SERVE], "name of the registered model")
     model_version: str = _setting("MOORAGE_MODEL_VERSION", "", [FETCH, SERVE], "its version number")
-    model_dir: Path = _setting(
+    model_dir: Path = _setting(  # noqa: RUF009  # dataclasses.field, by another name
         "MOORAGE_MODEL_DIR", Path("/model"), [FETCH, SERVE], "where artifacts/ and manifest.json are"
     )
     tracking_uri: str = _setting(
         "MLFLOW_TRACKING_URI", "", [FETCH, SERVE], "the MLflow registry (`serve` asks it only for --model models:/…)"
     )
     ca_bundle: str = _setting("MOORAGE_CA_BUNDLE", "", [FETCH, SERVE], "PEM text of the registry's own CA")
-    pinned_digest_file: Path = _setting(
+    pinned_digest_file: Path = _setting(  # noqa: RUF009  # the same
         "MOORAGE_PINNED_DIGEST_FILE",
         Path("/etc/moorage/pin/digest"),
         [FETCH],
         "if it exists and is not empty, the model must have the digest in it",
     )
-    termination_log: Path = _setting(
+    termination_log: Path = _setting(  # noqa: RUF009  # the same
         "MOORAGE_TERMINATION_LOG", Path("/dev/termination-log"), [FETCH, SERVE], "where the last words go, if writable"
     )
     revision: str = _setting("MOORAGE_REVISION", "", [SERVE], "a label of the metrics")
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         subparser = commands.add_parser(command, help=about)
         for setting in _of(command):
             # `--allow-pickle` alone means true, as people write it.
-            bare = {"nargs": "?", "const": "true"} if setting.type == "bool" else {}
+            bare: dict[str, Any] = {"nargs": "?", "const": "true"} if setting.type == "bool" else {}
             shown = f"{setting.metadata['about']} ({setting.metadata['variable'] or 'no variable'})".replace("%", "%%")
             subparser.add_argument(flag(setting.name), help=shown, metavar="VALUE", **bare)
     return parser
@@ -133,4 +133,10 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-_PARSERS = {"str": str, "Path": Path, "bool": _boolean, "int": _port, "float": _seconds}
+_PARSERS: Mapping[str, Callable[[str], Any]] = {
+    "str": str,
+    "Path": Path,
+    "bool": _boolean,
+    "int": _port,
+    "float": _seconds,
+}

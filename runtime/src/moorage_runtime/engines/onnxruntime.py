@@ -124,12 +124,8 @@ def _locations(message: Any) -> Iterator[str]:
         return
     for descriptor, value in message.ListFields():
         if descriptor.message_type is not None:
-            for part in value if isinstance(value, _repeated()) else [value]:
+            for part in [value] if hasattr(value, "ListFields") else value:
                 yield from _locations(part)
-
-
-def _repeated() -> type:
-    return type(onnx.GraphProto().node)
 
 
 def _as_array(value: Any) -> np.ndarray[Any, Any]:
