@@ -2,6 +2,11 @@
 # What the shell scripts of hack/ share: the folders, and how they talk to the person at the terminal (on stderr).
 root=$(dirname "$(dirname "$(realpath "${BASH_SOURCE[0]}")")")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/moorage
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml")
+
+# Which cluster: `--name NAME` or `--context NAME`, as hack/cluster takes them.
+cluster_options=()
+cluster() { "$root/hack/cluster" "${cluster_options[@]}" "$@"; }
 
 say() { echo "$*" >&2; }
 fail() { say "$*"; exit 1; }
