@@ -108,7 +108,7 @@ def _build(tool: Tool) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     flags = " ".join(["-s", "-w", *(f"-X {variable}={value}" for variable, value in tool.stamps)])
-    environment = os.environ | {"CGO_ENABLED": "0", "GOBIN": str(scratch)}
+    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOBIN": str(scratch)}
     log = tool.folder.with_name(tool.folder.name + ".log")
     with console.step(f"build {tool.name} {tool.version} (once)"), log.open("w") as output:
         done = subprocess.run(
