@@ -1,20 +1,26 @@
 #!/usr/bin/env python3
-"""Makes what is made from something else: the chart's copy of the CRD, docs/api.md and the table in the chart's README.
+"""Makes what is made from something else: the chart's copy of the CRD, docs/api.md, and tables in other documents.
 
-`generate.py` writes, `generate.py --check` fails where a file is not what it would write. It edits nothing by itself that a
-person edits: the CRD (crds/) and the comments of values.yaml are its only sources.
+`generate.py` writes, `generate.py --check` fails where a file is not what it would write. Its sources are the CRD, the comments of
+the chart's values.yaml, and the code's own reasons and metrics; it writes whole files, or between two markers.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
+
+from moorage_operator import telemetry as operator_telemetry
+from moorage_operator.core.reasons import EXPLANATIONS
+from moorage_runtime import telemetry as runtime_telemetry
 
 ROOT = Path(__file__).parent.parent
 CRD = ROOT / "crds/modeldeployments.moorage.dev.yaml"
@@ -22,6 +28,7 @@ CRD_COPY = ROOT / "charts/moorage/files/modeldeployments.moorage.dev.yaml"
 HEALTH_CHECK = ROOT / "charts/moorage/files/argo-cd-health.lua"
 GITOPS = ROOT / "docs/gitops.md"
 API_DOCS = ROOT / "docs/api.md"
+OPERATIONS = ROOT / "docs/operations.md"
 VALUES = ROOT / "charts/moorage/values.yaml"
 CHART_README = ROOT / "charts/moorage/README.md"
 
@@ -49,6 +56,7 @@ def main(arguments: list[str]) -> int:
         CRD_COPY: CRD.read_text(),
         API_DOCS: api_docs(yaml.safe_load(CRD.read_text())),
         CHART_README: between(CHART_README.read_text(), "values", values_table(values(VALUES.read_text()))),
+        OPERATIONS: operations(OPERATIONS.read_text()),
         GITOPS: between(GITOPS.read_text(), "argo-cd-health", _config_map(HEALTH_CHECK.read_text())),
     }
     stale = [path for path, text in outputs.items() if not path.exists() or path.read_text() != text]
@@ -70,6 +78,27 @@ def between(text: str, name: str, content: str) -> str:
     begin, end = f"<!-- {name}: made by `make generate` -->\n", f"<!-- {name}: end -->"
     head, rest = text.split(begin)
     return f"{head}{begin}{content}{end}{rest.split(end)[1]}"
+
+
+def operations(text: str) -> str:
+    """docs/operations.md with its tables: reasons, and the metrics of both programs."""
+    runtime = runtime_telemetry.Metrics(model="", version="", revision="")
+    rows = [_row([f"`{reason}`", told.meaning, told.remedy]) for reason, told in EXPLANATIONS.items()]
+    text = between(text, "reasons", _table("reason", "what it means", "what to do", rows=rows))
+    text = between(text, "operator-metrics", metrics_table(operator_telemetry.Metrics().registry))
+    return between(text, "runtime-metrics", metrics_table(runtime.registry, but={"model", "version", "revision"}))
+
+
+def metrics_table(registry: CollectorRegistry, but: Collection[str] = ()) -> str:
+    """Every metric with its labels, `but` those that all have."""
+    rows = []
+    for collector in registry._collector_to_names:  # noqa: SLF001 - collect() leaves out labels that have no value yet
+        assert isinstance(collector, MetricWrapperBase)  # noqa: S101 - for the type checker
+        family, labels = next(iter(collector.describe())), collector._labelnames  # noqa: SLF001 - the only place of them
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        shown = ", ".join(f"`{label}`" for label in labels if label not in but)
+        rows.append(_row([f"`{name}`", family.type, shown, family.documentation]))
+    return _table("metric", "type", "labels", "what it says", rows=sorted(rows))
 
 
 def api_docs(crd: Schema) -> str:
@@ -168,8 +197,8 @@ def _comment_above(lines: list[str], line: int) -> str:
 
 
 def values_table(rows: list[Value]) -> str:
-    table = ["| value | default | what it is |", "|---|---|---|"]
-    return "\n".join([*table, *(_row([f"`{row.path}`", _code(row.default), row.description]) for row in rows)]) + "\n"
+    lines = [_row([f"`{row.path}`", _code(row.default), row.description]) for row in rows]
+    return _table("value", "default", "what it is", rows=lines)
 
 
 def _config_map(lua: str) -> str:
@@ -181,6 +210,10 @@ def _config_map(lua: str) -> str:
 def _code(value: object) -> str:
     text = value if isinstance(value, str) and value else json.dumps(value)
     return f"`{text}`"
+
+
+def _table(*titles: str, rows: list[str]) -> str:
+    return "\n".join([_row(list(titles)), "|---" * len(titles) + "|", *rows, ""])
 
 
 def _row(cells: list[str]) -> str:
