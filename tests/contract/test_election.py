@@ -26,7 +26,7 @@ from moorage_operator.core.kinds import Ref
 from moorage_operator.election import Candidate, Connect, Election, Timing
 from moorage_operator.ports import Cluster
 
-QUICK = Timing(lease=3, renew_deadline=2, retry=0.4)
+QUICK = Timing(lease=4, renew_deadline=3, retry=0.4)
 TESTS = Path(__file__).parent.parent
 
 
@@ -117,7 +117,7 @@ async def test_a_deleted_lease_stays_with_its_holder(ground: Ground) -> None:
     async with ground.candidate("first") as first, ground.connect() as client:
         await leads(first)
         async with ground.candidate("second") as second:
-            await asyncio.sleep(QUICK.retry * 2)  # the second has to have seen the Lease
+            await until(lambda: bool(second._candidate._seen), 5)
             lease = await client.get(ground.lease)
             assert lease is not None
             await client.delete(
