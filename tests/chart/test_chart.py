@@ -229,6 +229,7 @@ def test_the_crd_can_be_left_to_somebody_else() -> None:
         ({"registries": [REGISTRY | {"caBundle": "/etc/ca.pem"}]}, "does not match pattern"),
         ({"namespaces": "all"}, "want array"),
         ({"replicas": 0}, "minimum: got 0, want 1"),
+        ({"models": {"drainSeconds": 60}}, "models.terminationGracePeriodSeconds must be larger than models.drainSeconds"),
         ({"serviceAccount": {"create": False}}, "name the ServiceAccount that the operator shall use"),
     ],
 )  # fmt: skip

@@ -60,6 +60,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* What the schema can't see. */}}
 {{- define "moorage.checkValues" -}}
+{{- if ge (int64 .Values.models.drainSeconds) (int64 .Values.models.terminationGracePeriodSeconds) -}}
+{{- fail "models.terminationGracePeriodSeconds must be larger than models.drainSeconds: what is in flight when the drain is over needs time to end" -}}
+{{- end -}}
 {{- $seen := dict -}}
 {{- range .Values.registries -}}
 {{- if hasKey $seen .name -}}
