@@ -89,6 +89,20 @@ async def test_one_leads_and_hands_over_when_it_stops(ground: Ground) -> None:
     assert ground.lost == []
 
 
+async def test_an_election_that_never_started_can_be_stopped(ground: Ground) -> None:
+    election = Election(Candidate(ground.lease, "idle", timing=QUICK), ground.connect, on_lost=lambda: None)
+    await election.stop()
+
+    with pytest.raises(errors.LeadershipLost):
+        election.check()
+
+
+async def test_without_credentials_an_election_ends_and_says_so(ground: Ground, tmp_path: Path) -> None:
+    missing = str(tmp_path / "no-kubeconfig")
+    async with ground.candidate("nobody", lambda: cluster.connect(missing)):
+        await until(lambda: ground.lost == ["nobody"], 10)
+
+
 async def test_the_lease_reads_as_kubectl_expects(ground: Ground) -> None:
     async with ground.candidate("first") as first, ground.connect() as client:
         await leads(first)

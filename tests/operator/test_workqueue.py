@@ -177,6 +177,22 @@ def test_depth_and_age_tell_of_the_line() -> None:
     simulate(scenario())
 
 
+def test_what_a_standby_collected_counts_as_waiting_only_since_there_are_workers() -> None:
+    async def scenario() -> None:
+        queue, recorder = WorkQueue[str](), Recorder(seconds=2)
+        for key in "ab":
+            queue.add(key)
+        await asyncio.sleep(3600)
+        running = asyncio.create_task(queue.run(1, recorder.handle, failed=recorder.failed))
+        await asyncio.sleep(1)
+
+        assert (queue.depth, queue.oldest_seconds) == (1, 1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    simulate(scenario())
+
+
 def test_a_cancelled_worker_loses_no_key() -> None:
     async def scenario() -> None:
         queue, recorder = WorkQueue[str](), Recorder(seconds=5)

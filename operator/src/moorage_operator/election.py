@@ -208,7 +208,9 @@ class Election:
         await asyncio.shield(asyncio.wrap_future(self._acquired))
 
     async def stop(self) -> None:
-        """Release the Lease, if it is ours, and end; `on_lost` is not called."""
+        """Release the Lease, if it is ours, and end; `on_lost` is not called. May be called more than once, or unstarted."""
+        if not self._thread.ident:
+            return
         with contextlib.suppress(RuntimeError):  # the thread has ended by itself
             self._loop.call_soon_threadsafe(self._stopped.set)
         await asyncio.to_thread(self._thread.join)

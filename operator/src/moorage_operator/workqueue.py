@@ -101,6 +101,8 @@ class WorkQueue(Generic[K]):
                 finally:
                     self.done(key)
 
+        # What a standby collected did not wait for workers: there were none.
+        self._waiting = dict.fromkeys(self._waiting, _now())
         async with asyncio.TaskGroup() as group:
             for number in range(workers):
                 group.create_task(work(), name=f"worker {number}")
