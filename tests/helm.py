@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from pathlib import Path
@@ -25,9 +26,15 @@ def run(*arguments: str, values: Object | None = None) -> subprocess.CompletedPr
 
 def template(values: Object | None = None, *options: str) -> list[Object]:
     """All objects that an installation as `moorage` makes."""
-    done = run("template", "moorage", "--namespace", NAMESPACE, *options, values=values)
+    text = _rendered(yaml.safe_dump(values or {}), *options)
+    return [item for item in yaml.load_all(text, Loader=yaml.CSafeLoader) if item]
+
+
+@functools.cache
+def _rendered(values: str, *options: str) -> str:
+    done = run("template", "moorage", "--namespace", NAMESPACE, *options, values=yaml.safe_load(values))
     assert done.returncode == 0, done.stderr
-    return [item for item in yaml.safe_load_all(done.stdout) if item]
+    return done.stdout
 
 
 def refusal(values: Object) -> str:
