@@ -176,10 +176,21 @@ async def test_a_rotated_token_is_read_again(tmp_path: Path) -> None:
         assert await client.apply(MANIFEST) == MANIFEST
 
 
+@pytest.mark.parametrize("content", [None, "", "nonsense", "{}", '{"current-context": "x"}'])
+async def test_a_kubeconfig_that_is_none_gets_one_sentence(content: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    if content is not None:
+        file.write_text(content)
+
+    with pytest.raises(errors.Unreachable, match=r"kubeconfig .* can't be used: set KUBECONFIG"):
+        async with cluster.connect(str(file)):
+            pass
+
+
 async def test_a_kubeconfig_that_is_gone_when_the_token_expires_is_unreachable(tmp_path: Path) -> None:
     async with client_of(always(401), tmp_path) as client:
         (tmp_path / "kubeconfig").unlink()
-        with pytest.raises(errors.Unreachable, match="credentials"):
+        with pytest.raises(errors.Unreachable, match="kubeconfig"):
             await client.get(REF)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client.configuration import Configuration
 
+from moorage_operator import errors
+
 
 @dataclass(frozen=True)
 class Access:
@@ -30,18 +32,32 @@ async def load(kubeconfig: str = "") -> Access:
     path = kubeconfig or _default_kubeconfig()
 
     async def refresh() -> None:
-        if not path:
-            kubernetes_config.load_incluster_config(client_configuration=configuration)
-            return
-        await kubernetes_config.load_kube_config(
-            config_file=path, client_configuration=configuration, persist_config=False
-        )
+        try:
+            await _read(path, configuration)
+        # The client answers a file that is missing or no kubeconfig with whatever error happens to follow.
+        except Exception as error:
+            raise errors.Unreachable(f"{_unusable(path)} ({type(error).__name__})") from error
 
     await refresh()
     # `trust_env` would ask the environment again, in a thread, on each request: ask once.
     configuration.client_session_kwargs = {"trust_env": False}
     configuration.proxy = configuration.proxy or _proxy_of(configuration.host)
     return Access(configuration, refresh)
+
+
+async def _read(path: str, configuration: Configuration) -> None:
+    if path:
+        await kubernetes_config.load_kube_config(
+            config_file=path, client_configuration=configuration, persist_config=False
+        )
+    else:
+        kubernetes_config.load_incluster_config(client_configuration=configuration)
+
+
+def _unusable(path: str) -> str:
+    if path:
+        return f"the kubeconfig {path} can't be used: set KUBECONFIG to one that works"
+    return "the credentials of the pod's service account can't be read: is automountServiceAccountToken off?"
 
 
 def _default_kubeconfig() -> str:

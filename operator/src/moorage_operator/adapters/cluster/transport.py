@@ -67,10 +67,7 @@ class Transport:
             raise errors.Unreachable(f"{call.what}: the answer is not JSON", status=response.status) from error
 
     async def refresh_credentials(self) -> None:
-        try:
-            await self._access.refresh()
-        except _NETWORK_ERRORS as error:
-            raise errors.Unreachable("the credentials for the API server can't be read") from error
+        await self._access.refresh()
 
     async def close(self) -> None:
         await self._rest.close()
