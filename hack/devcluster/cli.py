@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from devcluster import console, existing, kwok, paths, providers, settings
+from devcluster import console, existing, kwok, network, paths, providers, settings
 
 Command = Callable[[providers.Cluster, argparse.Namespace], int]
 
@@ -107,7 +107,14 @@ def _kubeconfig(cluster: providers.Cluster, options: argparse.Namespace) -> int:
 
 
 def _variables(cluster: providers.Cluster) -> dict[str, str]:
-    return {"PATH": cluster.search_path(), "KUBECONFIG": str(cluster.kubeconfig())}
+    """What programs need to use the cluster; the way to it leads through no proxy."""
+    found = {"PATH": cluster.search_path(), "KUBECONFIG": str(cluster.kubeconfig())}
+    if any(name.lower() in {"http_proxy", "https_proxy", "all_proxy"} for name in os.environ):
+        direct = os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")).split(",")
+        addresses = str(network.RANGE)
+        excepted = ",".join([*(each for each in direct if each and each != addresses), addresses])
+        found |= {"NO_PROXY": excepted, "no_proxy": excepted}
+    return found
 
 
 def _env(cluster: providers.Cluster, options: argparse.Namespace) -> int:

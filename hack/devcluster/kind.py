@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import Any
 
-from devcluster import console, kube, locks, paths, settings, tools, versions
+from devcluster import console, kube, kwok, locks, paths, settings, tools, versions
 
 READY_SECONDS = 180.0
 METRICS_SERVER_IMAGE = f"registry.k8s.io/metrics-server/metrics-server:v{versions.METRICS_SERVER}"
@@ -83,11 +83,14 @@ class Kind:
             cluster.wait(label, functools.partial(cluster.pods_ready, label, 0), READY_SECONDS)
 
     def down(self) -> None:
-        if settings.load(self.state):
-            console.run(["docker", "stop", self.node])
+        with locks.held(self.state.lock, f"another command on {self.name}"):
+            if settings.load(self.state):
+                kwok.stop(self.state)
+                console.run(["docker", "stop", self.node])
 
     def delete(self) -> None:
         with locks.held(self.state.lock, f"another command on {self.name}"):
+            kwok.stop(self.state)
             console.run(["kind", "delete", "cluster", f"--name={self.name}", f"--kubeconfig={self.kubeconfig()}"])
             settings.forget(self.state)
 

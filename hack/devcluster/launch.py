@@ -1,5 +1,6 @@
 """Starts the supervisor of a node in namespaces of its own, with all that its components read written beforehand."""
 
+import contextlib
 import pathlib
 import string
 import subprocess
@@ -74,12 +75,19 @@ def _spawn(state: paths.State) -> subprocess.Popen[bytes]:
 
 
 def _await_namespaces(started: subprocess.Popen[bytes], deadline_seconds: float = 10.0) -> None:
-    host = pathlib.Path("/proc/self/ns/net").readlink()
-    own = pathlib.Path(f"/proc/{started.pid}/ns/net")
+    """Until its network and its /run are its own: before that, what we send inside would reach the host's."""
     deadline = time.monotonic() + deadline_seconds
-    while started.poll() is None and own.readlink() == host:
+    while started.poll() is None and not _is_apart(started.pid):
         if time.monotonic() > deadline:
             raise console.Failure("The node's namespaces were not there in time.")
         time.sleep(0.01)
     if started.poll() is not None:
-        raise console.Failure("No namespaces could be made: `unshare --net --mount --pid true` may tell why.")
+        raise console.Failure("No namespaces could be made: `unshare --net --mount --pid --fork true` may tell why.")
+
+
+def _is_apart(pid: int) -> bool:
+    process = processes.identify(pid)
+    for inside in process.children() if process else []:
+        with contextlib.suppress(OSError):  # it has ended just now
+            return " /run/node " in pathlib.Path(f"/proc/{inside.pid}/mountinfo").read_text()
+    return False

@@ -88,7 +88,7 @@ class Node:
             *self._state_lines(),
             ", ".join(f"{tool.name} {tool.version}" for tool in tools.NODE),
             f"audit log {'on' if known.audit else 'off'}, {known.gpus} fake GPUs",
-            f"node {block.node}, pods {block.pods}, Services {block.services}",
+            f"host {block.host}, node {block.node}, pods {block.pods}, Services {block.services}",
             f"kubeconfig {self.kubeconfig()}",
             f"logs {self.state.logs}/: {', '.join(self.log_files())}",
             *([self.kube.overview()] if self._process() else []),

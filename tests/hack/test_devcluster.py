@@ -210,6 +210,16 @@ def test_the_audit_log_is_written_only_when_asked_for() -> None:
     assert "--audit-log-path" not in flags(audit=False)
 
 
+def test_the_way_to_the_cluster_leads_through_no_proxy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_state("moorage")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    cli.main(["env"])
+    assert "export NO_PROXY=localhost,198.18.0.0/15\n" in capsys.readouterr().out
+
+
 def test_logs_of_an_unknown_component_name_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     a_state("moorage")
     assert cli.main(["logs", "nonsense"]) == 1
