@@ -51,3 +51,7 @@ def _serve(options: settings.Settings) -> int:
     from moorage_runtime import serve  # noqa: PLC0415  # numeric libraries read the thread limits when they are imported
 
     return serve.serve(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""`fetch` against a real MLflow server: what it brings, what it refuses, and how soon it gives up."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from fixtures_mlflow import MlflowServer, free_port
+from moorage_runtime import errors, fetch, manifest, registry, settings
+from runtime_builders import a_model_folder
+
+INPUTS = [{"type": "double", "name": "a", "required": True}]
+
+
+@pytest.fixture(scope="session")
+def a_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = a_model_folder(tmp_path_factory.mktemp("published") / "m", flavors={"onnx": {}}, inputs=INPUTS)
+    (folder / "data" / "deep").mkdir(parents=True)
+    (folder / "data" / "deep" / "weights.bin").write_bytes(b"\0" * 3_000_000)
+    (folder / "data" / "empty").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def version(mlflow_server: MlflowServer, a_model: Path) -> str:
+    return mlflow_server.publish("fetched", a_model, alias="champion")
+
+
+def options(server: MlflowServer | str, folder: Path, **changed: object) -> settings.Settings:
+    uri = server if isinstance(server, str) else server.uri
+    given = {"model_name": "fetched", "model_version": "1", "model_dir": folder, "tracking_uri": uri}
+    return settings.Settings(command="fetch", **{"pinned_digest_file": folder / "no-pin", **given, **changed})  # type: ignore[arg-type]  # fields by name
+
+
+def run(environment: Mapping[str, str], folder: Path) -> tuple[int, dict[str, object], float]:
+    """The real program: exit code, last words, seconds."""
+    words = folder / "termination-log"
+    given = {
+        "MOORAGE_MODEL_NAME": "fetched",
+        "MOORAGE_MODEL_VERSION": "1",
+        "MOORAGE_MODEL_DIR": str(folder),
+        "MOORAGE_TERMINATION_LOG": str(words),
+        "PATH": os.environ["PATH"],
+    }
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "moorage_runtime", "fetch"], env={**given, **environment}, check=False)
+    return done.returncode, json.loads(words.read_text()), time.monotonic() - started
+
+
+def test_the_program_brings_every_file_and_reports_what_it_brought(
+    mlflow_server: MlflowServer, version: str, a_model: Path, tmp_path: Path
+) -> None:
+    code, words, _ = run({**mlflow_server.environment, "MOORAGE_MODEL_VERSION": version}, tmp_path)
+    assert code == 0
+    saved = manifest.load(tmp_path)
+    assert saved is not None
+    assert {file.path for file in saved.files} == {"MLmodel", "data/deep/weights.bin", "data/empty"}
+    assert (tmp_path / "artifacts/data/deep/weights.bin").read_bytes() == (
+        a_model / "data/deep/weights.bin"
+    ).read_bytes()
+    assert set(words) == {"digest", "signature", "flavors"}
+    assert (words["digest"], words["flavors"]) == (saved.digest, ["onnx"])
+    assert str(words["signature"]).startswith("sha256:")
+
+
+def test_the_same_files_have_the_same_digest_as_another_version_of_another_model(
+    mlflow_server: MlflowServer, version: str, a_model: Path, tmp_path: Path
+) -> None:
+    other = mlflow_server.publish("fetched-again", a_model)
+    first = fetch.fetch(options(mlflow_server, tmp_path / "1", model_version=version))
+    second = fetch.fetch(options(mlflow_server, tmp_path / "2", model_name="fetched-again", model_version=other))
+    assert first == second
+
+
+def test_a_second_start_needs_no_registry_if_all_is_there(
+    mlflow_server: MlflowServer, version: str, tmp_path: Path
+) -> None:
+    first = fetch.fetch(options(mlflow_server, tmp_path, model_version=version))
+    again = fetch.fetch(options(f"http://127.0.0.1:{free_port()}", tmp_path, model_version=version))
+    assert again == first
+
+
+def test_a_second_start_brings_only_what_is_missing_and_drops_what_is_foreign(
+    mlflow_server: MlflowServer, version: str, tmp_path: Path
+) -> None:
+    first = fetch.fetch(options(mlflow_server, tmp_path, model_version=version))
+    kept = tmp_path / "artifacts/data/deep/weights.bin"
+    written_at = kept.stat().st_mtime_ns
+    (tmp_path / "artifacts/MLmodel").unlink()
+    (tmp_path / "artifacts/stranger.py").write_text("import os")
+    assert fetch.fetch(options(mlflow_server, tmp_path, model_version=version)) == first
+    assert kept.stat().st_mtime_ns == written_at
+    assert not (tmp_path / "artifacts/stranger.py").exists()
+
+
+def test_a_pinned_digest_that_differs_ends_the_fetch(mlflow_server: MlflowServer, version: str, tmp_path: Path) -> None:
+    pin = tmp_path / "digest"
+    pin.write_text("")
+    fetched = fetch.fetch(options(mlflow_server, tmp_path, model_version=version, pinned_digest_file=pin))
+    pin.write_text(fetched.digest + "\n")
+    fetch.fetch(options(mlflow_server, tmp_path, model_version=version, pinned_digest_file=pin))
+    pin.write_text("sha256:" + "0" * 64)
+    with pytest.raises(errors.DigestMismatch, match="register the changed model as a new version"):
+        fetch.fetch(options(mlflow_server, tmp_path, model_version=version, pinned_digest_file=pin))
+
+
+def test_an_alias_is_resolved_for_a_laptop(mlflow_server: MlflowServer, version: str, tmp_path: Path) -> None:
+    named = fetch.named("models:/fetched@champion", options(mlflow_server, tmp_path))
+    assert (named.model_name, named.model_version) == ("fetched", version)
+    assert fetch.named("models:/fetched/7", options(mlflow_server, tmp_path)).model_version == "7"
+
+
+def test_a_model_that_does_not_exist_is_known_within_seconds(mlflow_server: MlflowServer, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(errors.ModelVersionNotFound, match="has no ghost version 1: check the name"):
+        fetch.fetch(options(mlflow_server, tmp_path, model_name="ghost"))
+    assert time.monotonic() - started < 3
+
+
+def test_a_version_whose_files_are_gone_is_artifact_missing(
+    mlflow_server: MlflowServer, a_model: Path, tmp_path: Path
+) -> None:
+    version = mlflow_server.publish("hollow", a_model)
+    source = mlflow_server.client().get_model_version_download_uri("hollow", version)
+    shutil.rmtree(mlflow_server.folder / "artifacts" / source.removeprefix("mlflow-artifacts:/"))
+    with pytest.raises(errors.ArtifactMissing, match="they were deleted, or never uploaded"):
+        fetch.fetch(options(mlflow_server, tmp_path, model_name="hollow", model_version=version))
+
+
+def test_refused_credentials_are_known_within_seconds(mlflow_server_with_login: MlflowServer, tmp_path: Path) -> None:
+    wrong = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "hunter2-wrong"}
+    code, words, _ = run({"MLFLOW_TRACKING_URI": mlflow_server_with_login.uri, **wrong}, tmp_path)
+    assert (code, words["reason"]) == (1, "RegistryUnauthorized")
+    assert "MLFLOW_TRACKING_USERNAME" in str(words["message"])
+    assert "hunter2" not in str(words["message"])
+
+
+def test_the_right_credentials_from_the_environment_are_used(
+    mlflow_server_with_login: MlflowServer, a_model: Path, tmp_path: Path
+) -> None:
+    version = mlflow_server_with_login.publish("fetched", a_model)
+    environment = {**mlflow_server_with_login.environment, "MOORAGE_MODEL_VERSION": version}
+    code, words, _ = run(environment, tmp_path)
+    assert (code, set(words)) == (0, {"digest", "signature", "flavors"})
+
+
+def test_a_registry_that_does_not_answer_is_given_up_within_ten_seconds(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(errors.RegistryUnreachable, match="check that it runs"):
+        fetch.fetch(options(f"http://127.0.0.1:{free_port()}", tmp_path))
+    assert time.monotonic() - started < 10
+
+
+def test_mlflow_and_its_settings_are_left_as_they_were(
+    mlflow_server: MlflowServer, version: str, tmp_path: Path
+) -> None:
+    before = dict(os.environ)
+    fetch.fetch(options(mlflow_server, tmp_path, model_version=version))
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "file:///etc",
+        "/etc",
+        "http://metadata.internal/latest/",
+        "https://elsewhere.example/api/2.0/mlflow-artifacts/artifacts/1",
+        "mlflow-artifacts://elsewhere.example/0/models",
+        "mlflow-artifacts:/0/../../etc",
+        "mlflow-artifacts:/0/%2e%2e/etc",
+        "mlflow-artifacts:/0/%252e%252e/etc",
+        "s3://bucket/model?x=y",
+        "dbfs:/models",
+        "ftp://files.example/model",
+    ],
+)
+def test_a_source_outside_of_the_allowed_places_is_refused(source: str) -> None:
+    with pytest.raises(errors.SourceRefused, match="may not send a pod"):
+        registry.Registry("http://registry.example:5000")._allowed(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "mlflow-artifacts:/0/models/m-1/artifacts",
+        "mlflow-artifacts://registry.example:5000/0/models",
+        "http://registry.example:5000/api/2.0/mlflow-artifacts/artifacts/0",
+        "s3://bucket/model",
+        "gs://bucket/model",
+        "abfss://container@account.dfs.core.windows.net/model",
+    ],
+)
+def test_the_artifact_proxy_and_object_stores_are_allowed(source: str) -> None:
+    assert registry.Registry("http://registry.example:5000/")._allowed(source) == source
+
+
+def test_a_version_registered_from_another_model_is_followed(
+    mlflow_server: MlflowServer, version: str, tmp_path: Path
+) -> None:
+    client = mlflow_server.client()
+    client.create_registered_model("copied")
+    client.copy_model_version(f"models:/fetched/{version}", "copied")
+    original = fetch.fetch(options(mlflow_server, tmp_path / "1", model_version=version))
+    assert fetch.fetch(options(mlflow_server, tmp_path / "2", model_name="copied")) == original
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "a\\..\\x", "", "a//b", "./a", "a\0b"])
+def test_a_listed_path_that_leaves_the_folder_is_refused(path: str) -> None:
+    with pytest.raises(errors.SourceRefused):
+        manifest.refuse_unsafe_path(path)
+
+
+def test_links_are_no_part_of_a_model(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "passwd").symlink_to("/etc/passwd")
+    with pytest.raises(errors.SourceRefused, match="is a link"):
+        manifest.scan(tmp_path / "model")
+
+
+def test_a_full_volume_says_so(mlflow_server: MlflowServer, version: str) -> None:
+    with pytest.raises(errors.DiskFull, match="can't be written"):
+        fetch.fetch(options(mlflow_server, Path("/proc/no-folder"), model_version=version))
+
+
+def test_credentials_in_a_uri_are_not_shown() -> None:
+    assert registry._shown("s3://key:secret@bucket/model?token=1") == "s3://bucket/model"
+
+
+def test_progress_is_one_line_a_decision(
+    mlflow_server: MlflowServer, version: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="moorage_runtime"):
+        fetch.fetch(options(mlflow_server, tmp_path, model_version=version))
+    assert [record.message.split(":")[0] for record in caplog.records] == [f"fetched fetched version {version}"]
