@@ -73,7 +73,7 @@ def test_only_the_operators_own_lease_and_only_its_own_crd_are_in_reach() -> Non
 
 def test_a_list_of_namespaces_gets_a_role_each_and_nothing_cluster_wide_but_the_crd() -> None:
     objects = helm.template({"namespaces": ["payments", "search"]})
-    cluster = helm.one(objects, "ClusterRole")["rules"]
+    cluster = helm.one(objects, "ClusterRole", "moorage-operator-moorage-system")["rules"]
     places = {role["metadata"]["namespace"] for role in operators(objects) if role["kind"] == "Role"}
 
     assert [rule["resources"] for rule in cluster] == [["customresourcedefinitions"]]
@@ -97,7 +97,8 @@ def _place(item: Any) -> tuple[str, str, str]:
 
 def test_people_with_view_may_read_and_people_with_edit_may_write_and_scale() -> None:
     objects = helm.template()
-    view, edit = helm.one(objects, "ClusterRole", "moorage-view"), helm.one(objects, "ClusterRole", "moorage-edit")
+    view = helm.one(objects, "ClusterRole", "moorage-view-moorage-system")
+    edit = helm.one(objects, "ClusterRole", "moorage-edit-moorage-system")
     group = kinds.MODEL_DEPLOYMENT.group
 
     assert view["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
@@ -110,3 +111,11 @@ def test_people_with_view_may_read_and_people_with_edit_may_write_and_scale() ->
 
 def test_roles_can_be_left_to_somebody_else() -> None:
     assert roles(helm.template({"rbac": {"create": False, "aggregate": False}})) == []
+
+
+def test_two_releases_share_nothing_but_the_crd() -> None:
+    def cluster_wide(namespace: str) -> set[tuple[str, str]]:
+        objects = helm.template({}, "--namespace", namespace)
+        return {(item["kind"], item["metadata"]["name"]) for item in objects if "namespace" not in item["metadata"]}
+
+    assert cluster_wide("red") & cluster_wide("blue") == {("CustomResourceDefinition", "modeldeployments.moorage.dev")}
