@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from devcluster import console, existing, kwok, network, paths, providers, settings
+from devcluster import console, existing, kwok, network, paths, providers, settings, tools
 
 Command = Callable[[providers.Cluster, argparse.Namespace], int]
 
@@ -108,7 +108,8 @@ def _kubeconfig(cluster: providers.Cluster, options: argparse.Namespace) -> int:
 
 def _variables(cluster: providers.Cluster) -> dict[str, str]:
     """What programs need to use the cluster; the way to it leads through no proxy."""
-    found = {"PATH": cluster.search_path(), "KUBECONFIG": str(cluster.kubeconfig())}
+    tools.ensure(*cluster.clients())
+    found = {"PATH": tools.search_path(*cluster.clients()), "KUBECONFIG": str(cluster.kubeconfig())}
     if any(name.lower() in {"http_proxy", "https_proxy", "all_proxy"} for name in os.environ):
         direct = os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")).split(",")
         addresses = str(network.RANGE)
@@ -149,5 +150,5 @@ def _logs(cluster: providers.Cluster, options: argparse.Namespace) -> int:
 def _kwok(cluster: providers.Cluster, options: argparse.Namespace) -> int:
     if isinstance(cluster, existing.Existing):
         raise console.Failure(f"Fake nodes are for clusters made by hack/cluster; {cluster.name} is yours.")
-    kwok.set_nodes(options.state, cluster.kubeconfig(), cluster.search_path(), options.nodes)
+    kwok.set_nodes(options.state, cluster.kubeconfig(), tools.search_path(*cluster.clients()), options.nodes)
     return 0

@@ -15,8 +15,8 @@ class Existing:
     def up(self, *, audit: bool | None, gpus: int | None) -> None:
         if audit or gpus:
             raise console.Failure(f"--audit and --gpus are for clusters made by hack/cluster; {self.name} is yours.")
-        tools.ensure(*tools.absent_clients())
-        if not kube.Kube(self.kubeconfig(), self.search_path()).answers():
+        tools.ensure(*self.clients())
+        if not kube.Kube(self.kubeconfig(), tools.search_path(*self.clients())).answers():
             raise console.Failure(
                 f"The cluster of {self.name} does not answer. Start it, or drop --context and unset KUBECONFIG to have one made."
             )
@@ -32,7 +32,7 @@ class Existing:
         if not self.context:
             return pathlib.Path(self.source)
         copy = paths.state_root() / ".contexts" / self.context.replace("/", "_") / "config"
-        environment = os.environ | {"KUBECONFIG": self.source, "PATH": self.search_path()}
+        environment = os.environ | {"KUBECONFIG": self.source, "PATH": tools.search_path(*self.clients())}
         command = ["kubectl", "config", "view", "--minify", "--flatten", "--context", self.context]
         config = console.run(command, env=environment)
         copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -40,14 +40,14 @@ class Existing:
         copy.write_text(config)
         return copy
 
-    def search_path(self) -> str:
-        return tools.search_path(*tools.absent_clients())
+    def clients(self) -> tuple[tools.Tool, ...]:
+        return tools.absent_clients()
 
     def load_image(self, image: str) -> str:
         raise console.Failure(f"{self.name} pulls its images: push {image} to a registry that it reaches.")
 
     def status(self) -> list[str]:
-        answers = kube.Kube(self.kubeconfig(), self.search_path()).answers()
+        answers = kube.Kube(self.kubeconfig(), tools.search_path(*self.clients())).answers()
         return [f"{self.name}: a cluster of yours, {'answers' if answers else 'does not answer'}"]
 
     def log_files(self) -> dict[str, pathlib.Path]:

@@ -18,10 +18,10 @@ class Kind:
         self.node = f"{name}-control-plane"
 
     def _kube(self) -> kube.Kube:
-        return kube.Kube(self.kubeconfig(), self.search_path())
+        return kube.Kube(self.kubeconfig(), tools.search_path(*self.clients()))
 
     def up(self, *, audit: bool | None, gpus: int | None) -> None:
-        tools.ensure(*tools.absent_clients())
+        tools.ensure(*self.clients())
         with locks.held(self.state.lock, f"another command on {self.name}"):
             known = settings.load(self.state)
             wanted = settings.change(known or settings.Settings(self.name, "kind"), audit=audit, gpus=gpus)
@@ -97,8 +97,8 @@ class Kind:
     def kubeconfig(self) -> pathlib.Path:
         return self.state.kubeconfig
 
-    def search_path(self) -> str:
-        return tools.search_path(*tools.absent_clients())
+    def clients(self) -> tuple[tools.Tool, ...]:
+        return tools.absent_clients()
 
     def load_image(self, image: str) -> str:
         what = "image-archive" if pathlib.Path(image).is_file() else "docker-image"

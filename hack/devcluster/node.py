@@ -36,13 +36,13 @@ class Node:
     def __init__(self, state: paths.State, name: str) -> None:
         self.state = state
         self.name = name
-        self.kube = kube.Kube(state.kubeconfig, self.search_path(), self._check_alive)
+        self.kube = kube.Kube(state.kubeconfig, tools.search_path(*self.clients()), self._check_alive)
 
     def kubeconfig(self) -> pathlib.Path:
         return self.state.kubeconfig
 
-    def search_path(self) -> str:
-        return tools.search_path(tools.KUBERNETES, tools.HELM)
+    def clients(self) -> tuple[tools.Tool, ...]:
+        return (tools.KUBERNETES, tools.HELM)
 
     def up(self, *, audit: bool | None, gpus: int | None) -> None:
         _check_machine()

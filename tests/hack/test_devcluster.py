@@ -45,6 +45,11 @@ def a_state(name: str = "a", provider: str = "node") -> paths.State:
     return state
 
 
+def pretend_built(tool: tools.Tool) -> None:
+    tool.folder.mkdir(parents=True)
+    tool.binary.write_bytes(b"\x7fELF")
+
+
 def test_no_two_clusters_share_an_address() -> None:
     parts = [
         part
@@ -177,8 +182,7 @@ def test_a_cluster_of_the_user_that_does_not_answer_is_told_so(
 
 
 def test_an_image_archive_holds_the_binary_by_its_digest(tmp_path: pathlib.Path) -> None:
-    tools.PAUSE.folder.mkdir(parents=True)
-    tools.PAUSE.binary.write_bytes(b"\x7fELF")
+    pretend_built(tools.PAUSE)
     images.write(tools.PAUSE, tmp_path / "image.tar")
 
     with tarfile.open(tmp_path / "image.tar") as tar:
@@ -214,6 +218,8 @@ def test_the_way_to_the_cluster_leads_through_no_proxy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a_state("moorage")
+    pretend_built(tools.KUBERNETES)
+    pretend_built(tools.HELM)
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setenv("NO_PROXY", "localhost")
     cli.main(["env"])
