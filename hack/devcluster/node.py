@@ -52,7 +52,11 @@ class Node:
             if not self._process():
                 self._clean(cluster)
                 launch.start(self.state, cluster)
-            self._make_ready(cluster, int(self.state.process.stat().st_mtime))
+            try:
+                self._make_ready(cluster, int(self.state.process.stat().st_mtime))
+            except console.Failure:
+                self._check_alive()  # what ended the node tells more than what noticed it first
+                raise
 
     def down(self) -> None:
         with self._locked():
@@ -161,7 +165,7 @@ class Node:
         return processes.recall(self.state.process)
 
     def _check_alive(self) -> None:
-        if self._process() is None:
+        if self.state.failure.exists() or self._process() is None:
             raise console.Failure(self._why_not())
 
     def _why_not(self) -> str:
