@@ -71,6 +71,11 @@ def test_each_document_is_linked_from_another(path: Path) -> None:
 
 
 @each_document
+def test_nothing_is_left_to_be_written(path: Path) -> None:
+    assert not re.search(r"\b(TODO|FIXME|TBD|XXX)\b", path.read_text())
+
+
+@each_document
 def test_each_command_of_make_exists(path: Path) -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
 
