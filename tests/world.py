@@ -197,14 +197,14 @@ class World:
         service = next(item for item in self.all(SERVICE) if item["metadata"]["name"] == KEY.name)
         revision = service["spec"]["selector"][names.REVISION]
         return next(
-            i["metadata"]["labels"][names.MODEL_VERSION]
+            str(i["metadata"]["labels"][names.MODEL_VERSION])
             for i in self.all(DEPLOYMENT)
             if i["metadata"]["name"] == revision
         )
 
     def revision(self, version: str) -> str:
         return next(
-            i["metadata"]["name"]
+            str(i["metadata"]["name"])
             for i in self.all(DEPLOYMENT)
             if i["metadata"]["labels"][names.MODEL_VERSION] == version
         )

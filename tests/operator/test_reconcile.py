@@ -8,6 +8,7 @@ import world
 from moorage_operator import errors
 from moorage_operator.core import names
 from moorage_operator.core.kinds import AUTOSCALER, CONFIG_MAP, DEPLOYMENT, DISRUPTION_BUDGET, SERVICE, Manifest, Ref
+from moorage_operator.core.platform import Platform
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.registry import ModelRef
 from world import World
@@ -225,7 +226,7 @@ async def test_a_deleted_controller_revision_comes_back_and_restarts_no_pod(serv
 async def test_a_new_image_in_the_chart_touches_only_the_next_revision(served: World) -> None:
     served.apply()
     await served.settle()
-    served.platform = world.Platform(image="moorage/runtime:2", gpu_image="g", registries=world.PLATFORM.registries)
+    served.platform = Platform(image="moorage/runtime:2", gpu_image="g", registries=world.PLATFORM.registries)
     served.restart()
     served.cluster.writes.clear()
     await served.settle()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -22,6 +23,7 @@ from moorage_operator.core.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
+    MODEL_DEPLOYMENT,
     POD,
     SERVICE,
     Manifest,
@@ -116,7 +118,7 @@ class History(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 31, 700]))
     def let_time_pass(self, seconds: int) -> None:
-        self.world.now += world.timedelta(seconds=seconds)
+        self.world.now += timedelta(seconds=seconds)
 
     @rule()
     def reconcile(self) -> None:
@@ -158,7 +160,7 @@ class History(RuleBasedStateMachine):
     def everything_heals(self) -> None:
         self.world.fates.clear()
         self.come_to_rest()
-        replicas = self.world.all(world.MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1)
+        replicas = self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1)
         assert self.world.status["stable"]["modelVersion"] == self.champion
         assert self.world.condition("Ready")[0] == ("True" if replicas else "False")
 
@@ -170,12 +172,12 @@ class History(RuleBasedStateMachine):
         target = service["spec"]["selector"][names.REVISION] if service else None
         left, self.seen_traffic = self.seen_traffic, target
         if target and left and target != left and self._ready(left) and self.world.status.get("stable"):
-            wanted = self.world.all(world.MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1)
+            wanted = self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1)
             assert self._ready(target) or wanted == 0
 
     @invariant()
     def nobody_else_is_owner(self) -> None:
-        uid = self.world.all(world.MODEL_DEPLOYMENT)[0]["metadata"]["uid"]
+        uid = self.world.all(MODEL_DEPLOYMENT)[0]["metadata"]["uid"]
         for item in self.world.all(DEPLOYMENT):
             assert [owner["uid"] for owner in item["metadata"]["ownerReferences"]] == [uid]
 
