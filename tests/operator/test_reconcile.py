@@ -180,6 +180,15 @@ async def test_a_deployment_changed_by_hand_is_put_back(served: World) -> None:
     assert "DriftRepaired" in served.events()
 
 
+async def test_a_key_that_somebody_adds_to_the_selector_of_the_address_is_removed(served: World) -> None:
+    served.apply()
+    await served.settle()
+    wanted = dict(served.all(SERVICE)[0]["spec"]["selector"])
+    served.cluster.edit(served.ref(SERVICE), lambda manifest: manifest["spec"]["selector"].update(app="nobody"))
+    await served.settle()
+    assert served.all(SERVICE)[0]["spec"]["selector"] == wanted
+
+
 async def test_what_others_add_to_the_pod_template_is_removed_and_other_fields_of_theirs_stay(served: World) -> None:
     served.apply()
     await served.settle()

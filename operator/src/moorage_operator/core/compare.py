@@ -17,6 +17,9 @@ _MERGED_BY_KEY = frozenset(
 )
 """Lists in which others may have elements of their own; every other list is one value."""
 
+_ATOMIC_MAPS = frozenset({"selector", "nodeSelector"})
+"""Maps that are one value: a key that somebody added to a Service's selector takes all its pods away."""
+
 _HOLDS_QUANTITIES = frozenset({"resources", "metrics", "behavior"})
 
 
@@ -36,7 +39,7 @@ def was_applied(desired: Manifest, live: Manifest) -> bool:
 def holds(desired: Any, live: Any, *, key: str = "", quantity: bool = False) -> bool:
     """Does `live` have all that `desired` says? Defaults and fields of others may be there as well."""
     if isinstance(desired, dict):
-        return _holds_map(desired, live, quantity=quantity)
+        return _holds_map(desired, live, key=key, quantity=quantity)
     if isinstance(desired, list):
         return _holds_list(desired, live, key=key, quantity=quantity)
     if desired == live:
@@ -44,13 +47,14 @@ def holds(desired: Any, live: Any, *, key: str = "", quantity: bool = False) -> 
     if quantity and live is not None:
         value = quantities.parse(desired)
         return value is not None and value == quantities.parse(live)
-    return desired in ("", None) and live in ("", None)
+    # The API server does not store zero values of optional fields.
+    return live is None and not desired
 
 
-def _holds_map(desired: dict[str, Any], live: Any, *, quantity: bool) -> bool:
+def _holds_map(desired: dict[str, Any], live: Any, *, key: str, quantity: bool) -> bool:
     if not desired and live is None:
         return True
-    if not isinstance(live, dict):
+    if not isinstance(live, dict) or (key in _ATOMIC_MAPS and not live.keys() <= desired.keys()):
         return False
     return all(
         holds(value, live.get(name), key=name, quantity=quantity or name in _HOLDS_QUANTITIES)
