@@ -232,6 +232,13 @@ def test_a_full_volume_says_so(mlflow_server: MlflowServer, version: str) -> Non
         fetch.fetch(options(mlflow_server, Path("/proc/no-folder"), model_version=version))
 
 
+def test_an_object_store_without_its_client_says_what_to_do(mlflow_server: MlflowServer) -> None:
+    with pytest.raises(
+        errors.FetchFailed, match="no client for s3://bucket/model: use the MLflow server's artifact proxy"
+    ):
+        registry.Artifacts("s3://bucket/model", mlflow_server.uri).list()
+
+
 def test_credentials_in_a_uri_are_not_shown() -> None:
     assert registry._shown("s3://key:secret@bucket/model?token=1") == "s3://bucket/model"
 

@@ -127,9 +127,7 @@ class Artifacts:
         try:
             self._store = get_artifact_repository(uri, tracking_uri=tracking_uri, registry_uri=tracking_uri)
         except (ImportError, MlflowException) as error:
-            raise errors.FetchFailed(
-                f"this image has no client for {self._shown}: use the MLflow server's artifact proxy, or an image with it"
-            ) from error
+            raise self._no_client() from error
 
     def list(self) -> list[RemoteFile]:
         """Every file, with a path that stays inside the model's folder."""
@@ -162,6 +160,8 @@ class Artifacts:
             raise self._translated(error, what) from error
 
     def _translated(self, error: Exception, what: str) -> errors.FetchError:
+        if any(isinstance(cause, ImportError) for cause in _chain(error)):
+            return self._no_client()
         status = _http_status(error)
         full = any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in _chain(error))
         if full:
@@ -175,6 +175,11 @@ class Artifacts:
         if _is_silence(error):
             return errors.RegistryUnreachable(f"no answer from the artifact store at {self._shown} for {what}")
         return errors.FetchFailed(f"downloading {what} from {self._shown} failed ({type(error).__name__})")
+
+    def _no_client(self) -> errors.FetchError:
+        return errors.FetchFailed(
+            f"this image has no client for {self._shown}: use the MLflow server's artifact proxy, or an image with it"
+        )
 
 
 @contextlib.contextmanager
