@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import logging
 import os
 import shutil
+import ssl
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -166,6 +169,50 @@ def test_mlflow_and_its_settings_are_left_as_they_were(
     before = dict(os.environ)
     fetch.fetch(options(mlflow_server, tmp_path, model_version=version))
     assert dict(os.environ) == before
+
+
+class _NothingHere(http.server.BaseHTTPRequestHandler):
+    """An MLflow server's answer to a question about a model that it does not have."""
+
+    def do_GET(self) -> None:
+        body = b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such model"}'
+        self.send_response(404)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Not into the tests' output."""
+
+
+@pytest.fixture
+def tls_registry(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The address of a server with a certificate of its own, and that certificate as PEM."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*made, *names], check=True, capture_output=True)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _NothingHere)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"https://localhost:{server.server_port}", certificate.read_text()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_registry_with_a_ca_of_its_own_is_trusted_by_its_bundle_only(
+    tls_registry: tuple[str, str], tmp_path: Path
+) -> None:
+    uri, pem = tls_registry
+    _, words, _ = run({"MLFLOW_TRACKING_URI": uri, "MOORAGE_CA_BUNDLE": pem}, tmp_path)
+    assert words["reason"] == "ModelVersionNotFound"
+    _, words, _ = run({"MLFLOW_TRACKING_URI": uri}, tmp_path)
+    assert words["reason"] == "RegistryUnreachable"
+    assert "caBundle" in str(words["message"])
 
 
 @pytest.mark.parametrize(

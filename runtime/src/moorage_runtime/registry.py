@@ -112,6 +112,10 @@ class Registry:
             return errors.ModelVersionNotFound(
                 f"the registry {self._uri} has no {what}: check the name and the version"
             )
+        if any(isinstance(cause, requests.exceptions.SSLError) for cause in _chain(error)):
+            return errors.RegistryUnreachable(
+                f"the certificate of the registry at {self._uri} is not trusted: give its CA as the registry's caBundle"
+            )
         if status >= 500 or _is_silence(error):
             return errors.RegistryUnreachable(
                 f"no answer from the registry at {self._uri}: check that it runs and that this pod may connect to it"
