@@ -98,7 +98,10 @@ def _providers(device: str) -> list[str]:
         raise errors.DeviceUnavailable(
             "this image's onnxruntime has no CUDA: use the GPU image, or set spec.runtime.device: cpu"
         )
-    return [CUDA, CPU] if device != "cpu" and CUDA in available else [CPU]
+    if device == "cpu" or CUDA not in available:
+        return [CPU]
+    onnxruntime.preload_dlls()  # CUDA's libraries are packages of their own, where the loader does not look
+    return [CUDA, CPU]
 
 
 def _refuse_weights_elsewhere(graph: Path) -> None:
