@@ -58,9 +58,11 @@ async def _run(chosen: settings.Settings) -> None:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stop.set()
-            await _end(tasks)
-            if vote:
-                await vote.stop()
+            try:
+                await _end(tasks)
+            finally:
+                if vote:  # released whatever happened, so that the standby need not wait for it to run out
+                    await vote.stop()
 
 
 class _State:

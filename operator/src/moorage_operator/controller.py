@@ -38,6 +38,7 @@ class Controller:
         self._settings = settings
         self._metrics = metrics
         self._leading = False
+        self._shown: dict[Key, set[tuple[str, ...]]] = {}
         self.index = Index()
         self.queue: WorkQueue[Key] = WorkQueue()
         self._pollers = Pollers(
@@ -83,9 +84,26 @@ class Controller:
         with self._metrics.reconcile_seconds.time():
             again = await self._reconciler.reconcile(key)
         self._metrics.reconciles.labels("ok").inc()
+        self._show_roles(key)
         if again is not None:
             # A little late: the clock of the next pass has whole seconds and must be past the moment.
             self.queue.add_after(key, max(again, 0) + 1)
+
+    def _show_roles(self, key: Key) -> None:
+        """`moorage_revision_info`: which revision has which role, for joining with the runtimes' own metrics."""
+        manifest = self.index.model_deployment(key) or {}
+        status = manifest.get("status", {})
+        roles = {track: status[track] for track in ("stable", "canary") if track in status}
+        now: set[tuple[str, ...]] = {
+            (key.namespace, key.name, role["revision"], role.get("modelVersion", ""), track)
+            for track, role in roles.items()
+        }
+        for gone in self._shown.pop(key, set()) - now:
+            self._metrics.revisions.remove(*gone)
+        for labels in now:
+            self._metrics.revisions.labels(*labels).set(1)
+        if now:
+            self._shown[key] = now
 
     def _failed(self, key: Key, error: Exception) -> float:
         """Say it once in the log, with what helps; returns the least seconds to wait."""
