@@ -37,7 +37,7 @@ images: setup ## Build the images of the operator and of the runtime
 
 .PHONY: test
 test: TEST_SETUP := $(TEST_GROUPS)
-test: setup ## All tests, on a real cluster: check, unit, contract, runtime, e2e
+test: setup ## All tests, on a real cluster: check, unit, contract, runtime
 	hack/cluster up
 	$(MAKE) lint
 	$(WITH_CLUSTER) $(PYTEST) -m "not long"
@@ -54,19 +54,10 @@ unit: ## The tests that need no cluster
 contract: ## Fakes and real adapters, CRD and parser, documents and code, held to each other
 	$(WITH_CLUSTER) $(PYTEST) -m "not long" tests/contract tests/chart
 
-.PHONY: e2e
-e2e: ## The whole thing on the cluster of hack/cluster
-	hack/cluster up
-	$(WITH_CLUSTER) $(PYTEST) -m "not long" tests/e2e
-
 .PHONY: e2e-long
 e2e-long: ## Many repetitions; minutes to hours
 	hack/cluster up
 	$(WITH_CLUSTER) $(PYTEST) -m long
-
-.PHONY: bench
-bench: setup ## Measure, and write docs/benchmarks.md
-	hack/bench
 
 # Parts
 
