@@ -66,6 +66,6 @@ def make_settings() -> kopf.OperatorSettings:
 
 
 def _watch(registry: kopf.OperatorRegistry, kind: Kind, feed: Feed) -> None:
-    @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=f"watch-{kind.plural}")  # type: ignore[arg-type]  # as above
+    @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=f"watch-{kind.plural}")  # type: ignore[arg-type]  # kopf's protocol names every keyword
     async def handle(event: dict[str, Any], **_: Any) -> None:
         feed(kind, event["type"] or "", event["object"])

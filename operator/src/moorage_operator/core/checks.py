@@ -55,7 +55,7 @@ def problem_of(deployment: Manifest | None, of_revision: Iterable[Manifest]) -> 
 
 
 def is_ready(pod: Manifest) -> bool:
-    return _condition(pod, "Ready").get("status") == "True" and not pod["metadata"].get("deletionTimestamp")
+    return condition_of(pod, "Ready").get("status") == "True" and not pod["metadata"].get("deletionTimestamp")
 
 
 def reported_digests(of_revision: Iterable[Manifest]) -> set[str]:
@@ -73,7 +73,7 @@ def reported_digests(of_revision: Iterable[Manifest]) -> set[str]:
 
 def pods_are_refused(deployment: Manifest | None, unready: list[Manifest]) -> Problem | None:
     """No pod could even be created: the quota, Pod Security, a missing ServiceAccount, a webhook."""
-    failure = _condition(deployment or {}, "ReplicaFailure")
+    failure = condition_of(deployment or {}, "ReplicaFailure")
     if failure.get("status") != "True":
         return None
     message = str(failure.get("message", ""))
@@ -84,7 +84,7 @@ def pods_are_refused(deployment: Manifest | None, unready: list[Manifest]) -> Pr
 
 def no_node_fits(deployment: Manifest | None, unready: list[Manifest]) -> Problem | None:
     for pod in unready:
-        scheduled = _condition(pod, "PodScheduled")
+        scheduled = condition_of(pod, "PodScheduled")
         if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
             message = str(scheduled.get("message", ""))
             if "Insufficient nvidia.com/" in message:
@@ -183,7 +183,8 @@ def _statuses(pod: Manifest, name: str = "") -> Iterator[dict[str, Any]]:
             yield item
 
 
-def _condition(manifest: Manifest, kind: str) -> dict[str, Any]:
+def condition_of(manifest: Manifest, kind: str) -> dict[str, Any]:
+    """The condition of that type in an object's status, as JSON; empty if it has none."""
     conditions = manifest.get("status", {}).get("conditions", [])
     return next((item for item in conditions if item["type"] == kind), {})
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from moorage_operator.core import checks, names, rollout
-from moorage_operator.core.kinds import AUTOSCALER, DEPLOYMENT, SERVICE, Manifest
+from moorage_operator.core.kinds import AUTOSCALER, DEPLOYMENT, SERVICE
 from moorage_operator.core.observed import Observed
 from moorage_operator.core.reasons import STILL_WAITING, Problem, Reason
 from moorage_operator.core.registry import ModelVersion
@@ -166,14 +166,14 @@ def scaling_active(facts: Facts) -> Condition:
     role = facts.roles.newest
     autoscaler = facts.observed.child(AUTOSCALER, role.revision) if role else None
     for kind in ("AbleToScale", "ScalingActive"):
-        said = _condition(autoscaler or {}, kind)
+        said = checks.condition_of(autoscaler or {}, kind)
         if said.get("status") == "False" and said.get("reason") != "ScalingDisabled":
             metrics = (
                 str(said.get("reason", "")).startswith("FailedGet") or said.get("reason") == "InvalidMetricSourceType"
             )
             reason = Reason.AUTOSCALER_WITHOUT_METRICS if metrics else Reason.AUTOSCALER_FAILED
             return Condition("ScalingActive", "False", reason, str(said.get("message", ""))[: checks.MAX_MESSAGE])
-    if _condition(autoscaler or {}, "ScalingActive").get("status") == "True":
+    if checks.condition_of(autoscaler or {}, "ScalingActive").get("status") == "True":
         return Condition("ScalingActive", "True", Reason.SCALING, "the autoscaler has its metrics")
     return Condition("ScalingActive", "Unknown", Reason.PENDING, "the autoscaler has not looked yet")
 
@@ -211,8 +211,3 @@ def _refused(facts: Facts, revision: str) -> Problem | None:
 
 def _count(facts: Facts, revision: str) -> int:
     return facts.observed.replicas(revision) if facts.spec.autoscaling else facts.spec.fixed_replicas
-
-
-def _condition(manifest: Manifest, kind: str) -> dict[str, Any]:
-    conditions = manifest.get("status", {}).get("conditions", [])
-    return next((item for item in conditions if item["type"] == kind), {})

@@ -135,8 +135,7 @@ def _role_events(before: Roles, after: Roles) -> Iterator[Event]:
     if promoted and after.stable:
         yield Event(Reason.PROMOTED, f"{after.stable.revision} answers now (version {after.stable.model_version})")
     for role in (before.canary, before.previous):
-        kept = {item.revision for item in (after.stable, after.canary, after.previous) if item}
-        if role and role.revision not in kept:
+        if role and role.revision not in after.revisions:
             yield Event(Reason.REVISION_RETIRED, f"the pods of {role.revision} end")
 
 

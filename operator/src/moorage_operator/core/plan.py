@@ -46,8 +46,8 @@ class Plan:
         )
 
     def _build_up(self) -> Iterator[Action]:
-        for role in (self.roles.stable, self.roles.previous, self.roles.canary):
-            if role and role.revision in self.revisions:
+        for role in self.roles.all:
+            if role.revision in self.revisions:
                 yield from self._revision(role)
 
     def _revision(self, role: rollout.Role) -> Iterator[Action]:
@@ -147,8 +147,9 @@ class Plan:
 
     def _forget(self) -> Iterator[Action]:
         """Delete what belongs to no revision that is kept."""
-        kept = {role.revision for role in (self.roles.stable, self.roles.canary, self.roles.previous) if role}
-        kept |= {revision.name for revision in self._retired()[: self.spec.revision_history_limit]}
+        kept = self.roles.revisions | {
+            revision.name for revision in self._retired()[: self.spec.revision_history_limit]
+        }
         for kind in reversed(CHILDREN):
             for ref, child in self.observed.children.items():
                 revision = child["metadata"]["labels"].get(names.REVISION)
@@ -157,7 +158,7 @@ class Plan:
 
     def _retired(self) -> list[Revision]:
         """Frozen revisions without a role, newest first."""
-        active = {role.revision for role in (self.roles.stable, self.roles.canary, self.roles.previous) if role}
+        active = self.roles.revisions
         retired = [item for name, item in self.observed.frozen_revisions().items() if name not in active]
         return sorted(retired, key=lambda revision: -revision.number)
 
@@ -186,12 +187,11 @@ class Plan:
 def pinned_digests(observed: Observed, roles: rollout.Roles) -> dict[str, str]:
     """Digest of each revision: as pinned before (in the ConfigMap, in status), else what its pods agree to report."""
     found = {}
-    for role in (roles.stable, roles.canary, roles.previous):
-        if role:
-            pin = observed.child(CONFIG_MAP, role.revision) or {}
-            reported = checks.reported_digests(observed.pods_of(role.revision))
-            agreed = next(iter(reported)) if len(reported) == 1 else ""
-            found[role.revision] = pin.get("data", {}).get(pods.DIGEST_KEY, "") or role.digest or agreed
+    for role in roles.all:
+        pin = observed.child(CONFIG_MAP, role.revision) or {}
+        reported = checks.reported_digests(observed.pods_of(role.revision))
+        agreed = next(iter(reported)) if len(reported) == 1 else ""
+        found[role.revision] = pin.get("data", {}).get(pods.DIGEST_KEY, "") or role.digest or agreed
     return {revision: digest for revision, digest in found.items() if digest}
 
 

@@ -39,6 +39,15 @@ class Roles(msgspec.Struct, frozen=True):
     previous: Role | None = None
 
     @property
+    def all(self) -> tuple[Role, ...]:
+        return tuple(role for role in (self.stable, self.previous, self.canary) if role)
+
+    @property
+    def revisions(self) -> set[str]:
+        """Names of the revisions that have a role."""
+        return {role.revision for role in self.all}
+
+    @property
     def newest(self) -> Role | None:
         """The revision that the user wants, as far as is known: the one on its way, else the one that answers."""
         return self.canary or self.stable

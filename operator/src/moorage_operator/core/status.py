@@ -97,7 +97,7 @@ def _pods(facts: Facts, revision: str) -> int:
 
 def _stored(condition: Condition, observed: Observed, now: datetime) -> Manifest:
     """With its times: lastTransitionTime moves only when the status does."""
-    before = _before(observed.status, condition.type)
+    before = checks.condition_of({"status": observed.status}, condition.type)
     same = before.get("status") == condition.status
     return {
         "type": condition.type,
@@ -107,7 +107,3 @@ def _stored(condition: Condition, observed: Observed, now: datetime) -> Manifest
         "lastTransitionTime": before["lastTransitionTime"] if same else msgspec.to_builtins(now),
         "observedGeneration": observed.generation,
     }
-
-
-def _before(status: Manifest, kind: str) -> dict[str, Any]:
-    return next((item for item in status.get("conditions", []) if item["type"] == kind), {})
