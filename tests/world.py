@@ -91,6 +91,8 @@ class World:
     def restart(self) -> None:
         """A new process of the operator: all it knew is gone, but what the cluster holds."""
         self.index = Index()
+        self._answered: set[ModelRef] = set()
+        self._asked: set[ModelRef] = set()
         self.resync()
         self.reconciler = Reconciler(
             cluster=self.cluster, index=self.index, answers=self, platform=self.platform, clock=lambda: self.now
@@ -103,6 +105,9 @@ class World:
             self.index.replace(kind, live, before=self.index.refs(kind))
 
     def answer(self, registry: str, ref: ModelRef) -> Answer | None:
+        if ref not in self._answered:
+            self._asked.add(ref)
+            return None
         found = self.registry.get(ref)
         if isinstance(found, Problem):
             return Answer(problem=found)
@@ -152,7 +157,12 @@ class World:
         raise AssertionError("the world does not come to rest")
 
     async def reconcile(self) -> None:
+        """One pass, and another one when the registry has answered what the first one asked."""
         again = await self.reconciler.reconcile(KEY)
+        if self._asked:
+            self._answered |= self._asked
+            self._asked.clear()
+            again = await self.reconciler.reconcile(KEY)
         self.again_at = self.now + timedelta(seconds=again) if again is not None else None
 
     async def pass_time(self, seconds: float) -> None:

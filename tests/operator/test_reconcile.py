@@ -378,3 +378,70 @@ async def test_a_crash_after_any_write_leaves_nothing_that_the_next_process_does
         await broken.settle()
         assert {str(ref) for ref in broken.cluster._objects if ref.kind.name not in ("Event", "Pod")} == wanted
         assert broken.condition("Ready") == ("True", "Promoted")
+
+
+async def test_an_operator_that_dies_after_each_write_still_gets_there(served: World) -> None:
+    """Every life finds what the one before it left, and makes one write; it asks the registry anew."""
+    served.apply(replicas=2)
+    first = await settle_with_one_write_a_life(served)
+    served.move_alias("4")
+    second = await settle_with_one_write_a_life(served)
+    await served.pass_time(31)
+    assert served.counts() == {"3": 0, "4": 2}
+    assert served.condition("Ready") == ("True", "Promoted")
+    assert served.events().count("VersionResolved") == 2
+    assert (first, second) < (25, 25)
+
+
+async def settle_with_one_write_a_life(world: World) -> int:
+    """Returns the number of lives."""
+
+    def die(verb: str, ref: Ref) -> None:
+        raise SystemExit("killed")
+
+    for lives in range(100):
+        world.cluster.after_write = die
+        try:
+            await world.reconcile()
+        except SystemExit:
+            world.cluster.after_write = None
+            world.run_controllers()
+            world.restart()
+            continue
+        before = world.cluster._revision
+        world.run_controllers()
+        if world.cluster._revision == before:
+            world.cluster.after_write = None
+            return lives
+    raise AssertionError("it never comes to rest")
+
+
+@pytest.mark.parametrize("alias", ["champion", "nobody"])
+async def test_a_restart_alone_is_no_news(served: World, alias: str) -> None:
+    served.registry[ModelRef("detector", alias="nobody")] = Problem(Reason.ALIAS_NOT_FOUND, "no such alias")
+    served.apply(model={"name": "detector", "alias": alias})
+    await served.settle()
+    served.cluster.writes.clear()
+    served.restart()
+    await served.settle()
+    assert not served.cluster.writes
+
+
+async def test_what_was_made_just_before_a_crash_is_not_undone_before_the_registry_has_answered(
+    served: World,
+) -> None:
+    served.apply()
+    await served.settle()
+    served.move_alias("4")
+
+    def die(verb: str, ref: Ref) -> None:
+        if ref.kind is DEPLOYMENT:
+            raise SystemExit("killed")
+
+    served.cluster.after_write = die
+    with pytest.raises(SystemExit):
+        await served.reconcile()
+    served.cluster.after_write = None
+    served.restart()
+    await served.reconciler.reconcile(world.KEY)
+    assert served.counts() == {"3": 1, "4": 1}

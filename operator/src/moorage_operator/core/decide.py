@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from moorage_operator.core import conditions, revisions, rollout, status
+from moorage_operator.core import checks, conditions, revisions, rollout, status
 from moorage_operator.core.actions import Action, Apply, Decision, Delete, Event, RestoreTemplate
 from moorage_operator.core.compare import describe_difference, was_applied
 from moorage_operator.core.conditions import Condition, Facts
@@ -19,6 +19,10 @@ from moorage_operator.core.revisions import Revision
 from moorage_operator.core.rollout import Roles, Wanted
 from moorage_operator.core.spec import Spec
 
+_NOT_ASKED = (Reason.REGISTRY_NOT_DECLARED, Reason.POLICY_DENIED)
+"""Problems for which no registry is asked. Else nothing is written before it has answered this process: what the process before
+it made without living to record it (pods of a new version, a moved address) would be undone, and made again, without end."""
+
 
 def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) -> Decision:
     """What to write now, what to say, and when to look again. `now` has whole seconds and a time zone."""
@@ -27,13 +31,14 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     wanted = wanted_revision(spec, observed, platform, known, version)
     before = rollout.read(observed.status)
     target = Wanted(wanted.name, wanted.model.version) if wanted and _may_proceed(problem) else None
-    roles = before if spec.suspend else rollout.advance(before, target, spec, observed, now)
+    is_held = spec.suspend or (observed.answer is None and not (problem and problem.reason in _NOT_ASKED))
+    roles = before if is_held else rollout.advance(before, target, spec, observed, now)
     if wanted:
         known.setdefault(wanted.name, wanted)
     digests = pinned_digests(observed, roles)
     facts = Facts(spec, observed, roles, version, problem, wanted.name if wanted else "", now)
     found = conditions.all_of(facts)
-    actions = () if spec.suspend else Plan(spec, observed, roles, known, digests).actions()
+    actions = () if is_held else Plan(spec, observed, roles, known, digests).actions()
     happened = (*_role_events(before, roles), *_drift_events(observed, actions), *_condition_events(observed, found))
     return Decision(actions, status.make(facts, found, digests), happened, _look_again_at(roles, spec, now))
 
@@ -57,8 +62,8 @@ def resolve(spec: Spec, observed: Observed, platform: Platform) -> tuple[ModelVe
         return None, Problem(Reason.POLICY_DENIED, refusal)
     answer = observed.answer
     if answer is None:
-        asked = Problem(Reason.RESOLVING, f"asking the registry {registry} for {spec.model.ref}")
-        return _known_version(spec, observed), asked
+        known = _known_version(spec, observed)
+        return known, _said_before(spec, observed, known)
     version = answer.version
     if version is None and answer.problem and answer.problem.reason is Reason.REGISTRY_UNREACHABLE:
         version = _known_version(spec, observed)
@@ -105,6 +110,17 @@ def _known_version(spec: Spec, observed: Observed) -> ModelVersion | None:
     if spec.model.version and spec.model.version != model.get("version"):
         return None
     return ModelVersion(model["name"], model["version"], model.get("runID", ""), model.get("source", ""))
+
+
+def _said_before(spec: Spec, observed: Observed, known: ModelVersion | None) -> Problem | None:
+    """What was said of this spec stands until the registry has answered: that the operator was restarted is no news."""
+    before = checks.condition_of({"status": observed.status}, "ModelResolved")
+    is_current = before.get("observedGeneration") == observed.generation
+    if is_current and before["status"] == "True" and known:
+        return None
+    if is_current and before["status"] != "True" and before["reason"] in Reason.__members__.values():
+        return Problem(Reason(before["reason"]), before["message"])
+    return Problem(Reason.RESOLVING, f"asking the registry {spec.model.registry.name} for {spec.model.ref}")
 
 
 def _next_number(known: dict[str, Revision]) -> int:
