@@ -53,7 +53,7 @@ def test_the_operator_has_just_the_verbs_that_it_needs() -> None:
         (kinds.MODEL_DEPLOYMENT.group, "modeldeployments/finalizers"): {"update"},
         key(kinds.POD): READ,
         key(kinds.EVENT): {"create"},
-        key(kinds.LEASE): {"create", "get", "update", "patch"},
+        key(kinds.LEASE): {"create", "get", "patch"},
         key(kinds.CRD): {"get"},
     }
 
