@@ -15,8 +15,8 @@ from typing import Any
 
 import fake_defaults
 import fake_ssa
-from moorage_operator import errors, ports
-from moorage_operator.core import kinds
+from moorage_operator import errors
+from moorage_operator.core import kinds, names
 from moorage_operator.core.kinds import Kind, Manifest, Ref
 
 Watcher = Callable[[str, Manifest], None]
@@ -72,20 +72,20 @@ class FakeCluster:
                 and (labels or {}).items() <= manifest["metadata"].get("labels", {}).items()
             ]
 
-    async def apply(self, manifest: Manifest, *, manager: str = ports.FIELD_MANAGER, subresource: str = "") -> Manifest:
+    async def apply(self, manifest: Manifest, *, manager: str = names.FIELD_MANAGER, subresource: str = "") -> Manifest:
         ref = kinds.ref_of(manifest)
         return self._write("apply", ref, lambda: self._apply(ref, manifest, manager, subresource))
 
     async def create(self, manifest: Manifest) -> Manifest:
         ref = kinds.ref_of(manifest)
-        return self._write("create", ref, lambda: self._create(ref, manifest, ports.FIELD_MANAGER))
+        return self._write("create", ref, lambda: self._create(ref, manifest, names.FIELD_MANAGER))
 
     async def patch(self, ref: Ref, operations: Sequence[Mapping[str, Any]]) -> Manifest:
         def change(manifest: Manifest) -> None:
             for operation in operations:
                 _json_patch(ref, manifest, operation)
 
-        return self._write("patch", ref, lambda: self._edit(ref, change, ports.FIELD_MANAGER, ""))
+        return self._write("patch", ref, lambda: self._edit(ref, change, names.FIELD_MANAGER, ""))
 
     async def delete(self, ref: Ref, *, uid: str, resource_version: str) -> None:
         def delete() -> Manifest:

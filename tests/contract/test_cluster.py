@@ -15,7 +15,8 @@ from moorage_operator import errors
 from moorage_operator.adapters import cluster
 from moorage_operator.core import kinds
 from moorage_operator.core.kinds import Manifest, Ref
-from moorage_operator.ports import REPLICAS_MANAGER, Cluster
+from moorage_operator.core.names import REPLICAS_MANAGER
+from moorage_operator.ports import Cluster
 
 PAGE = 7
 """Small, so that a list of a few objects comes in pages."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from moorage_operator import ports
 from moorage_operator.core import compare, names
 from moorage_operator.core.kinds import DEPLOYMENT, MODEL_DEPLOYMENT, POD, Kind, Manifest, Ref
 from moorage_operator.core.names import Key
@@ -113,7 +112,7 @@ def _is_newer(known: Manifest, manifest: Manifest) -> bool:
 def _slim(kind: Kind, manifest: Manifest) -> Manifest:
     """Without what no pass reads: a thousand ModelDeployments have to fit into little memory."""
     metadata = dict(manifest["metadata"])
-    if kind is not DEPLOYMENT or not compare.has_foreign_template_fields(manifest, manager=ports.FIELD_MANAGER):
+    if kind is not DEPLOYMENT or not compare.needs_managed_fields(manifest):
         metadata.pop("managedFields", None)
     slim = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
     if kind is POD:

@@ -7,14 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from moorage_operator.core import names
 from moorage_operator.core.kinds import Kind, Manifest, Ref
 from moorage_operator.core.registry import ModelRef, ModelVersion
-
-FIELD_MANAGER = "moorage"
-"""Owner of all fields that the operator sets by server-side apply."""
-
-REPLICAS_MANAGER = "moorage-replicas"
-"""Owner of `spec.replicas` of a Deployment while it is handed over to an autoscaler."""
 
 
 class Cluster(Protocol):
@@ -28,7 +23,7 @@ class Cluster(Protocol):
     ) -> Sequence[Manifest]:
         """All live objects with these labels, of one namespace or (empty) of all; read in pages."""
 
-    async def apply(self, manifest: Manifest, *, manager: str = FIELD_MANAGER, subresource: str = "") -> Manifest:
+    async def apply(self, manifest: Manifest, *, manager: str = names.FIELD_MANAGER, subresource: str = "") -> Manifest:
         """Server-side apply with force: the full intent of `manager`; fields it had set and now leaves out are dropped.
 
         `metadata.uid`, if given, must be the live object's, else `Conflict`. Returns the stored object.

@@ -176,7 +176,7 @@ class Reconciler:
                     "metadata": {"name": ref.name, "namespace": ref.namespace},
                     "spec": {"replicas": replicas},
                 }
-                stored = await self._cluster.apply(partial, manager=ports.REPLICAS_MANAGER)
+                stored = await self._cluster.apply(partial, manager=names.REPLICAS_MANAGER)
             case RestoreTemplate(ref, template, resource_version):
                 test = {"op": "test", "path": "/metadata/resourceVersion", "value": resource_version}
                 stored = await self._cluster.patch(

@@ -74,8 +74,25 @@ def _holds_list(desired: list[Any], live: Any, *, key: str, quantity: bool) -> b
     )
 
 
-def has_foreign_template_fields(deployment: Manifest, *, manager: str) -> bool:
-    """Did somebody add to the pod template fields that `manager` does not set?
+def needs_managed_fields(deployment: Manifest) -> bool:
+    """Do its managedFields say anything that a pass asks for? They are long, and mostly they don't."""
+    return has_foreign_template_fields(deployment) or _is_handed_over(deployment)
+
+
+def is_handed_over(deployment: Manifest, replicas: int) -> bool:
+    """Is the count set to `replicas` by the manager who holds it until an autoscaler takes it?"""
+    return bool(deployment["spec"].get("replicas") == replicas) and _is_handed_over(deployment)
+
+
+def _is_handed_over(deployment: Manifest) -> bool:
+    return any(
+        entry["manager"] == names.REPLICAS_MANAGER and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+        for entry in deployment["metadata"].get("managedFields", [])
+    )
+
+
+def has_foreign_template_fields(deployment: Manifest) -> bool:
+    """Did somebody add to the pod template fields that we do not set?
 
     Reads `metadata.managedFields` (FieldsV1); https://kubernetes.io/docs/reference/using-api/server-side-apply/
     """
@@ -84,7 +101,7 @@ def has_foreign_template_fields(deployment: Manifest, *, manager: str) -> bool:
     for entry in deployment["metadata"].get("managedFields", []):
         fields = entry.get("fieldsV1", {}).get("f:spec", {}).get("f:template")
         if fields and not entry.get("subresource"):
-            (ours if entry["manager"] == manager else theirs).update(_leaves(fields))
+            (ours if entry["manager"] == names.FIELD_MANAGER else theirs).update(_leaves(fields))
     return bool(theirs - ours)
 
 

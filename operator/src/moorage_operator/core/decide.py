@@ -39,7 +39,12 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     facts = Facts(spec, observed, roles, version, problem, wanted.name if wanted else "", now)
     found = conditions.all_of(facts)
     actions = () if is_held else Plan(spec, observed, roles, known, digests).actions()
-    happened = (*_role_events(before, roles), *_drift_events(observed, actions), *_condition_events(observed, found))
+    happened = (
+        *_role_events(before, roles),
+        *_drift_events(observed, actions),
+        *_condition_events(observed, found),
+        *_resolution_event(facts, next(item for item in found if item.type == "ModelResolved")),
+    )
     return Decision(actions, status.make(facts, found, digests), happened, _look_again_at(roles, spec, now))
 
 
@@ -179,9 +184,14 @@ def _condition_events(observed: Observed, found: list[Condition]) -> Iterator[Ev
         if condition.status != "True" and was.get("reason") != condition.reason and _worth_telling(condition.reason):
             told.add(condition.reason)
             yield Event(condition.reason, condition.message, warning=True)
-    resolved = next(item for item in found if item.type == "ModelResolved")
-    was = before.get("ModelResolved", {})
-    if resolved.is_true and was.get("message") != resolved.message:
+
+
+def _resolution_event(facts: Facts, resolved: Condition) -> Iterator[Event]:
+    """When the registry names another version, and when it names the same one again after a problem."""
+    told = facts.observed.status
+    was = checks.condition_of({"status": told}, "ModelResolved")
+    is_known = told.get("model") == status.model_of(facts) and was.get("reason") in (Reason.RESOLVED, Reason.RESOLVING)
+    if resolved.is_true and not is_known:
         yield Event(Reason.VERSION_RESOLVED, resolved.message)
 
 

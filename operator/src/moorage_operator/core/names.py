@@ -21,6 +21,12 @@ APPLIED_HASH = "moorage.dev/applied-hash"
 OPERATOR = "moorage"
 """Value of `app.kubernetes.io/managed-by` on every child."""
 
+FIELD_MANAGER = "moorage"
+"""Owner of all fields that the operator sets by server-side apply."""
+
+REPLICAS_MANAGER = "moorage-replicas"
+"""Owner of `spec.replicas` of a Deployment while it is handed over to an autoscaler."""
+
 MANAGED = {MANAGED_BY: OPERATOR}
 """Selects all children, and pods of children."""
 

@@ -75,12 +75,14 @@ class Plan:
         needed = role.replicas or self.spec.autoscaling.min_replicas
         deployment = self._make_deployment(revision, replicas=None, track=self._track(role))
         live = self.observed.child(DEPLOYMENT, revision.name)
-        hand_over = HandOverReplicas(ref_of(deployment), max(needed, self.observed.replicas(revision.name)))
+        count = max(needed, self.observed.replicas(revision.name))
+        hand_over = HandOverReplicas(ref_of(deployment), count)
         if live is None:
             yield from self._write(deployment)
             yield hand_over
         elif self._nobody_scales(revision.name):
-            yield hand_over
+            if not compare.is_handed_over(live, count):
+                yield hand_over
             yield from self._write(deployment)
         else:
             yield from self._write(deployment)
@@ -174,8 +176,7 @@ class Plan:
             return
         if not (compare.was_applied(desired, live) and compare.holds(desired, live)):
             yield Apply(desired, uid=live["metadata"]["uid"])
-        elif ref.kind is DEPLOYMENT and "managedFields" in live["metadata"]:
-            # The index keeps managedFields only of a Deployment whose pod template holds fields of others.
+        elif ref.kind is DEPLOYMENT and compare.has_foreign_template_fields(live):
             yield RestoreTemplate(ref, manifest["spec"]["template"], live["metadata"]["resourceVersion"])
 
     def _delete(self, kind: Kind, name: str) -> Iterator[Action]:

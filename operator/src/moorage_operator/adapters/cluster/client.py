@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from moorage_operator import errors, ports
+from moorage_operator import errors
 from moorage_operator.adapters.cluster import configuration, transport
 from moorage_operator.adapters.cluster.budget import Budget
-from moorage_operator.core import kinds
+from moorage_operator.core import kinds, names
 from moorage_operator.core.kinds import Kind, Manifest, Ref
 
 
@@ -67,7 +67,7 @@ class KubernetesCluster:
             items = await self._pages(kind, path, query | {"limit": "0"})
         return [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in items]
 
-    async def apply(self, manifest: Manifest, *, manager: str = ports.FIELD_MANAGER, subresource: str = "") -> Manifest:
+    async def apply(self, manifest: Manifest, *, manager: str = names.FIELD_MANAGER, subresource: str = "") -> Manifest:
         ref = kinds.ref_of(manifest)
         path = _object_path(ref) + (f"/{subresource}" if subresource else "") + f"?fieldManager={manager}&force=true"
         call = transport.Call(f"apply {ref}", "PATCH", path, content_type=transport.APPLY, body=manifest, writes=True)
@@ -75,12 +75,12 @@ class KubernetesCluster:
 
     async def create(self, manifest: Manifest) -> Manifest:
         ref = kinds.ref_of(manifest)
-        path = _collection_path(ref.kind, ref.namespace) + f"?fieldManager={ports.FIELD_MANAGER}"
+        path = _collection_path(ref.kind, ref.namespace) + f"?fieldManager={names.FIELD_MANAGER}"
         call = transport.Call(f"create {ref}", "POST", path, body=manifest, writes=True, creates=True)
         return _manifest(await self._send(call))
 
     async def patch(self, ref: Ref, operations: Sequence[Mapping[str, Any]]) -> Manifest:
-        path = _object_path(ref) + f"?fieldManager={ports.FIELD_MANAGER}"
+        path = _object_path(ref) + f"?fieldManager={names.FIELD_MANAGER}"
         body = [dict(operation) for operation in operations]
         call = transport.Call(f"patch {ref}", "PATCH", path, content_type=transport.JSON_PATCH, body=body, writes=True)
         return _manifest(await self._send(call))
