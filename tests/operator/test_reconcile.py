@@ -321,6 +321,36 @@ async def test_a_missing_deadline_is_told_as_stalled(served: World) -> None:
     assert served.condition("Ready") == ("True", "Promoted")
 
 
+async def test_a_server_that_ends_without_an_error_has_crashed_too(served: World) -> None:
+    ended = {"name": "serve", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    ended |= {"lastState": {"terminated": {"exitCode": 0}}}
+    served.fates["3"] = lambda: {"conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [ended]}
+    served.apply()
+    await served.settle()
+    assert served.condition("Ready") == ("False", "Crashed")
+    assert "ended with exit code 0" in served.message("Ready")
+
+
+async def test_an_autoscaler_may_be_without_metrics_for_a_minute(served: World) -> None:
+    served.apply(autoscaling={"maxReplicas": 3}, resources={"requests": {"cpu": "1"}})
+    await served.settle()
+    since = served.now.isoformat().replace("+00:00", "Z")
+    failing = {"type": "ScalingActive", "status": "False", "reason": "FailedGetResourceMetric", "message": "none"}
+    [autoscaler] = served.all(AUTOSCALER)
+    served.cluster.edit(
+        served.ref(AUTOSCALER, autoscaler["metadata"]["name"]),
+        lambda live: live.update(status={"conditions": [failing | {"lastTransitionTime": since}]}),
+        manager="kcm",
+        subresource="status",
+    )
+    await served.settle()
+    assert served.condition("ScalingActive") == ("Unknown", "Pending")
+    assert served.again_at
+    assert (served.again_at - served.now).total_seconds() == 60
+    await served.pass_time(60)
+    assert served.condition("ScalingActive") == ("False", "AutoscalerWithoutMetrics")
+
+
 async def test_an_event_is_told_once_although_the_status_could_not_be_written(served: World) -> None:
     served.apply()
 

@@ -120,11 +120,11 @@ def container_cannot_start(deployment: Manifest | None, unready: list[Manifest])
 
 
 def container_failed(deployment: Manifest | None, unready: list[Manifest]) -> Problem | None:
-    """A container of an unready pod ended with an error, now or just before its restart."""
+    """A container of an unready pod ended with an error, now or just before its restart; `serve` may not end at all."""
     for pod in unready:
         for status in _statuses(pod):
             ended = _ended(status)
-            if ended and ended.get("exitCode") != 0:
+            if ended and (ended.get("exitCode") != 0 or status["name"] == pods.SERVE):
                 return _failure(str(status["name"]), ended)
     return None
 

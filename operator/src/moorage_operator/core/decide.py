@@ -45,7 +45,7 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
         *_condition_events(observed, found),
         *_resolution_event(facts, next(item for item in found if item.type == "ModelResolved")),
     )
-    return Decision(actions, status.make(facts, found, digests), happened, _look_again_at(roles, spec, now))
+    return Decision(actions, status.make(facts, found, digests), happened, _look_again_at(roles, spec, observed, now))
 
 
 def is_momentous(observed: Observed, decision: Decision) -> bool:
@@ -132,11 +132,12 @@ def _next_number(known: dict[str, Revision]) -> int:
     return max((revision.number for revision in known.values()), default=0) + 1
 
 
-def _look_again_at(roles: Roles, spec: Spec, now: datetime) -> datetime | None:
+def _look_again_at(roles: Roles, spec: Spec, observed: Observed, now: datetime) -> datetime | None:
     """The next moment at which the clock alone changes the decision."""
     if spec.suspend:
         return None
     moments = [rollout.deadline_of(roles, spec), roles.previous.scale_down_at if roles.previous else None]
+    moments.append(conditions.metrics_due_at(observed, roles) if spec.autoscaling else None)
     return min((moment for moment in moments if moment and moment > now), default=None)
 
 
