@@ -46,6 +46,8 @@ async def _run(chosen: settings.Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         connected = await stack.enter_async_context(_connect(chosen, fence=vote.check if vote else _no_fence))
         registries = _registries(chosen, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        for registry in registries.values():
+            stack.callback(registry.close)
         controller = Controller(cluster=connected, registries=registries, settings=chosen, metrics=metrics)
         state = _State(controller)
         runner = await telemetry.serve(chosen.port, metrics, healthy=controller.problem, ready=state.not_ready)
@@ -168,9 +170,9 @@ def _connect(chosen: settings.Settings, *, fence: Callable[[], None]) -> Abstrac
     return cluster_adapter.connect(fence=fence, writes_per_second=per_second, write_burst=int(2 * per_second))
 
 
-def _registries(chosen: settings.Settings, folder: Path) -> dict[str, ports.Registry]:
+def _registries(chosen: settings.Settings, folder: Path) -> dict[str, MlflowRegistry]:
     """One client a declared registry. A CA bundle has to be a file for the client: `folder` holds them."""
-    found: dict[str, ports.Registry] = {}
+    found = {}
     for declared in chosen.registries:
         bundle = folder / f"{declared.name}.pem" if declared.ca_bundle else None
         if bundle:

@@ -91,6 +91,9 @@ class Candidate:
         try:
             async with asyncio.timeout(min(left, self._timing.renew_deadline / 2)):
                 return await action
+        except (errors.Conflict, errors.AlreadyExists) as error:
+            _log.info("another was first: %s", error)
+            return False
         except Exception as error:  # whatever fails is a failed attempt, the deadline alone decides
             _log.warning("%s: %s", self._lease, str(error) or type(error).__name__)
             return False
