@@ -72,3 +72,9 @@ def test_the_pinned_uv_is_the_same_everywhere(path: str) -> None:
 
     assert len(pins) == 1
     assert pins <= {rest for _, rest in instructions(path)}
+
+
+def test_mlflow_is_told_to_report_to_nobody(path: str) -> None:
+    if path.startswith("hack/"):
+        pytest.skip("its manifest says so")
+    assert "MLFLOW_DISABLE_TELEMETRY=true" in " ".join(rest for word, rest in final_stage(path) if word == "ENV")
