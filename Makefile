@@ -9,8 +9,11 @@ GROUPS := --group mlflow
 TEST_GROUPS := $(GROUPS) --group torch
 RUN := uv run --no-sync
 PYTEST := $(RUN) pytest --durations=15
+# The tests have a cluster of their own beside the demo's, unless KUBECONFIG names one of yours.
+TEST_CLUSTER := hack/cluster --name test
+TEST_CLUSTER_UP := $(TEST_CLUSTER) up --audit --gpus 4
 # The cluster's tools on PATH (helm, kubectl) and KUBECONFIG.
-WITH_CLUSTER := eval "$$(hack/cluster env)" &&
+WITH_CLUSTER := eval "$$($(TEST_CLUSTER) env)" &&
 
 SHELL_SCRIPTS = $(shell git grep -lE '^\#!.*\bbash' -- hack .ci)
 PYTHON_SCRIPTS = $(shell git grep -lE '^\#!.*\bpython3' -- hack)
@@ -37,8 +40,8 @@ images: setup ## Build the images of the operator and of the runtime
 
 .PHONY: test
 test: TEST_SETUP := $(TEST_GROUPS)
-test: setup ## All tests, on a real cluster: check, unit, contract, runtime
-	hack/cluster up
+test: setup ## All tests, on a real cluster: check, unit, contract, runtime, end to end
+	$(TEST_CLUSTER_UP)
 	$(MAKE) lint
 	$(WITH_CLUSTER) $(PYTEST) -m "not long"
 
@@ -54,9 +57,14 @@ unit: ## The tests that need no cluster
 contract: ## Fakes and real adapters, CRD and parser, documents and code, held to each other
 	$(WITH_CLUSTER) $(PYTEST) -m "not long" tests/contract tests/chart
 
+.PHONY: e2e
+e2e: ## The whole product on a real cluster
+	$(TEST_CLUSTER_UP)
+	$(WITH_CLUSTER) $(PYTEST) -m "not long" tests/e2e
+
 .PHONY: e2e-long
 e2e-long: ## Many repetitions; minutes to hours
-	hack/cluster up
+	$(TEST_CLUSTER_UP)
 	$(WITH_CLUSTER) $(PYTEST) -m long
 
 # Parts

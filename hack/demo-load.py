@@ -13,7 +13,7 @@ THREADS = 4
 LIMIT_SECONDS = 300
 
 
-def ask(url: str, body: bytes, counts: dict[str, int], stop: threading.Event) -> None:
+def ask(url: str, body: bytes, pause: float, counts: dict[str, int], stop: threading.Event) -> None:
     request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310  # the demo's own URL
     while not stop.is_set():
         try:
@@ -24,14 +24,16 @@ def ask(url: str, body: bytes, counts: dict[str, int], stop: threading.Event) ->
             counts["failed"] += 1
             print(f"failed: {error}", flush=True)
             stop.wait(0.5)
+        stop.wait(pause)
 
 
-def main(url: str, body: str) -> None:
+def main(url: str, body: str, pause: str = "0") -> None:
+    """`pause`: seconds that a thread rests between two questions."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     counts = [{"answered": 0, "failed": 0} for _ in range(THREADS)]
     begin = time.monotonic()
-    threads = [threading.Thread(target=ask, args=(url, body.encode(), mine, stop)) for mine in counts]
+    threads = [threading.Thread(target=ask, args=(url, body.encode(), float(pause), mine, stop)) for mine in counts]
     for thread in threads:
         thread.start()
     stop.wait(LIMIT_SECONDS)

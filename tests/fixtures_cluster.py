@@ -1,4 +1,4 @@
-"""A real API server for the tests marked `cluster`: the one of $KUBECONFIG, else the one that `hack/cluster up` starts."""
+"""A real API server for the tests marked `cluster`: the one of $KUBECONFIG, else the one that `hack/cluster --name test up` starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
-START_CLUSTER = 'set -eu; hack/cluster up >&2; eval "$(hack/cluster env)"; printf "%s\\n%s" "$KUBECONFIG" "$PATH"'
+START_CLUSTER = """set -eu
+hack/cluster --name test up --audit --gpus 4 >&2
+eval "$(hack/cluster --name test env)"
+printf "%s\\n%s" "$KUBECONFIG" "$PATH"
+"""
 
 
 @dataclass(frozen=True)
@@ -24,16 +28,25 @@ class Api:
     kubeconfig: str
     path: str
 
-    def kubectl(self, *arguments: str, stdin: str = "") -> str:
-        environment = os.environ | {"KUBECONFIG": self.kubeconfig, "PATH": self.path}
-        program = shutil.which("kubectl", path=self.path)
-        if program is None:
-            pytest.fail(
-                "kubectl is not on PATH: run `hack/install`, or `hack/cluster up` and `eval $(hack/cluster env)`"
-            )
-        done = subprocess.run(
-            [program, *arguments], input=stdin, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
+    def environment(self) -> dict[str, str]:
+        """For a program that is to use it."""
+        return os.environ | {"KUBECONFIG": self.kubeconfig, "PATH": self.path}
+
+    def program(self, name: str = "kubectl") -> str:
+        found = shutil.which(name, path=self.path)
+        if found is None:
+            pytest.fail(f"{name} is not on PATH: `hack/cluster up`, then `eval $(hack/cluster env)`")
+        return found
+
+    def run(self, *command: str, stdin: str = "", seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        """kubectl or another program, which may fail."""
+        return subprocess.run(
+            [self.program(command[0]), *command[1:]], input=stdin, env=self.environment(), capture_output=True, text=True,
+            timeout=seconds, check=False,
+        )  # fmt: skip
+
+    def kubectl(self, *arguments: str, stdin: str = "", seconds: float = 60) -> str:
+        done = self.run("kubectl", *arguments, stdin=stdin, seconds=seconds)
         if done.returncode:
             pytest.fail(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout

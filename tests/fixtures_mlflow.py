@@ -56,18 +56,7 @@ class MlflowServer:
 
     def publish(self, name: str, model: Path, *, alias: str = "") -> str:
         """Log the model folder, register it as the next version of `name`, set the alias; returns the version."""
-        client = self.client()
-        if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name)
-        run = client.create_run(experiment_id="0")
-        logged = client.create_logged_model("0", name=name, source_run_id=run.info.run_id)
-        client.log_model_artifacts(logged.model_id, str(model))
-        client.finalize_logged_model(logged.model_id, "READY")
-        source = logged.artifact_location
-        version = client.create_model_version(name, source, run_id=run.info.run_id, model_id=logged.model_id)
-        if alias:
-            client.set_registered_model_alias(name, alias, version.version)
-        return str(version.version)
+        return publish(self.client(), name, model, alias=alias)
 
     def start(self) -> None:
         users = f"sqlite:///{self.folder / 'users.db'}"
@@ -126,6 +115,21 @@ class MlflowServer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+
+def publish(client: Any, name: str, model: Path, *, alias: str = "") -> str:
+    """See `MlflowServer.publish`; `client` is an `MlflowClient` of any server."""
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    run = client.create_run(experiment_id="0")
+    logged = client.create_logged_model("0", name=name, source_run_id=run.info.run_id)
+    client.log_model_artifacts(logged.model_id, str(model))
+    client.finalize_logged_model(logged.model_id, "READY")
+    source = logged.artifact_location
+    version = client.create_model_version(name, source, run_id=run.info.run_id, model_id=logged.model_id)
+    if alias:
+        client.set_registered_model_alias(name, alias, version.version)
+    return str(version.version)
 
 
 def free_port() -> int:

@@ -1,0 +1,80 @@
+"""What the API server wrote down about who did what (`hack/cluster --name test up --audit`)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fixtures_cluster import Api
+
+REPOSITORY = Path(__file__).parent.parent
+READS = {"get", "list", "watch"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request and its answer; `resource` has its group before it and a subresource behind it: `apps/deployments`."""
+
+    at: datetime
+    verb: str
+    resource: str
+    namespace: str
+    name: str
+    code: int
+
+
+def now() -> datetime:
+    """Requests that arrive later are `since` this moment: the API server runs on this machine's clock."""
+    return datetime.now(UTC)
+
+
+def requests(api: Api, user: str, since: datetime) -> list[Request]:
+    """All finished requests of a user, in their order. Skips the test where the cluster writes no audit log."""
+    return list(_requests(api, user, since))
+
+
+def writes(api: Api, user: str, since: datetime) -> list[Request]:
+    """Without those to the Lease, which is renewed for ever."""
+    found = requests(api, user, since)
+    return [item for item in found if item.verb not in READS and not item.resource.endswith("leases")]
+
+
+def service_account(namespace: str, name: str = "moorage-operator") -> str:
+    return f"system:serviceaccount:{namespace}:{name}"
+
+
+def _requests(api: Api, user: str, since: datetime) -> Iterator[Request]:
+    command = ["hack/cluster", "--name", "test", "logs", "audit"]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=api.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as log:
+        assert log.stdout is not None
+        for line in log.stdout:
+            if f'"{user}"' in line:
+                found = _request(json.loads(line))
+                if found and found.at >= since:
+                    yield found
+    if log.returncode:
+        pytest.skip("the cluster writes no audit log: hack/cluster --name test up --audit")
+
+
+def _request(entry: dict[str, object]) -> Request | None:
+    target = entry.get("objectRef")
+    if entry["stage"] != "ResponseComplete" or not isinstance(target, dict):
+        return None
+    response = entry.get("responseStatus")
+    group, subresource = target.get("apiGroup", ""), target.get("subresource", "")
+    return Request(
+        at=datetime.fromisoformat(str(entry["requestReceivedTimestamp"])),
+        verb=str(entry["verb"]),
+        resource=f"{group}/{target['resource']}" + (f"/{subresource}" if subresource else ""),
+        namespace=target.get("namespace", ""),
+        name=target.get("name", ""),
+        code=int(response["code"]) if isinstance(response, dict) else 0,
+    )

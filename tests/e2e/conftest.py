@@ -1,0 +1,93 @@
+"""The whole product on a real cluster: images, MLflow with trained models, the operator as its chart installs it.
+
+Made once for all tests of this folder, removed after them. Every module of tests gets a namespace of its own, in which only
+restricted pods may run.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import mlflow_in_cluster
+from fixtures_cluster import Api
+from installation import Installation, remove_leftovers
+from mlflow_in_cluster import LOGIN, PORT, Registry
+from place import Place, a_namespace, until
+
+REPOSITORY = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test of a run waits for images and models; the longest ones wait for an autoscaler."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(900))
+
+
+@pytest.fixture(scope="session")
+def load_image(api: Api) -> Callable[[str, str], None]:
+    """Gives the cluster an image, from the sources as they are. A cluster of the user's own has to have all of them already."""
+    status = hack(api, "cluster", "--name", "test", "status")
+    if "a cluster of yours" in status:
+        return lambda variant, tag: None
+
+    def load(variant: str, tag: str) -> None:
+        hack(api, "images", "build", "--variant", variant)
+        hack(api, "images", "load", "--variant", variant, "--name", "test", *(["--tag", tag] if tag else []))
+
+    return load
+
+
+def hack(api: Api, script: str, *arguments: str) -> str:
+    command = [f"hack/{script}", *arguments]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=api.environment(), stdout=subprocess.PIPE, text=True, timeout=1500, check=True
+    )
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def images(load_image: Callable[[str, str], None]) -> None:
+    for variant in ("operator", "runtime", "mlflow", "runtime-gpu"):
+        load_image(variant, "")
+
+
+@pytest.fixture(scope="session")
+def registry(api: Api, images: None) -> Iterator[Registry]:
+    """With version 1 of iris and of digits-onnx, both `champion`."""
+    with a_namespace(api, f"moorage-e2e-mlflow-{uuid.uuid4().hex[:6]}") as place:
+        place.apply(*mlflow_in_cluster.manifests(place))
+        for name in ("mlflow", LOGIN):
+            place.kubectl("rollout", "status", f"deployment/{name}", "--timeout=180s", seconds=190)
+        with place.reach("mlflow", PORT) as url:
+            until(30, "MLflow answers", lambda: mlflow_in_cluster.is_up(url))
+            found = Registry(place, url)
+            for example in ("iris", "digits-onnx"):
+                found.train(example)
+            yield found
+        found.in_pod("find", "/data", "-mindepth", "1", "-delete")
+        place.kubectl("delete", "persistentvolume", f"{place.name}-mlflow", "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def operator(api: Api, registry: Registry) -> Iterator[Installation]:
+    """Two copies, for the whole cluster, with short intervals: what they wait for takes minutes otherwise."""
+    remove_leftovers(api)
+    found = Installation(api, f"moorage-e2e-{uuid.uuid4().hex[:6]}")
+    found.install(found.values(registry))
+    yield found
+    found.remove()
+
+
+@pytest.fixture(scope="module")
+def place(api: Api, operator: Installation) -> Iterator[Place]:
+    """A namespace in which the operator works."""
+    with a_namespace(api, f"moorage-e2e-{uuid.uuid4().hex[:6]}") as found:
+        yield found

@@ -1,0 +1,91 @@
+"""`kill -9` of the operator between any two of its writes: nothing is lost, nothing is made twice, nobody goes without an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import load
+from installation import Installation
+from mlflow_in_cluster import Registry
+from place import Object, Place, a_model, key_of, until
+
+SCRIPT = Path(__file__).parents[1] / "one_write_a_life.py"
+SCALED = {"replicas": None, "autoscaling": {"minReplicas": 2, "maxReplicas": 2}}
+
+
+def lives(operator: Installation) -> list[str]:
+    """What each life did, so far."""
+    text = operator.place.kubectl("logs", "deployment/moorage-operator", "--tail=-1")
+    return [line.removeprefix("killed after: ") for line in text.splitlines() if line.startswith("killed after: ")]
+
+
+def shape(place: Place, name: str) -> list[tuple[str, str]]:
+    """Kind and role of every child; names hold hashes of the ModelDeployment's uid."""
+    roles = {place.status(name)["stable"]["revision"]: "stable"}
+    found = []
+    for item in place.children(name):
+        kind, child = key_of(item)
+        found.append((kind, "address" if child == name else roles.get(child, "old")))
+    return sorted(found)
+
+
+def versions(place: Place, name: str) -> Object:
+    return {
+        item["metadata"]["name"]: item["spec"]["replicas"]
+        for item in place.find("deployments", f"moorage.dev/deployment={name}")
+    }
+
+
+def test_an_operator_that_dies_after_each_write_gets_where_one_that_lives_gets(
+    place: Place, operator: Installation, registry: Registry
+) -> None:
+    for _ in range(2):
+        registry.copy("mortal")
+    for alias in ("alive", "mortal"):
+        registry.set_alias("mortal", "1", alias)
+    rollout = {"scaleDownDelaySeconds": 1}
+    place.apply(a_model("alive", "mortal", alias="alive", rollout=rollout, replicas=2))
+    place.wait_ready("alive")
+    shapes = [shape(place, "alive")]
+    registry.set_alias("mortal", "2", "alive")
+    until(90, "version 2", lambda: place.status("alive")["stable"]["modelVersion"] == "2")
+    place.change("alive", **SCALED)
+    until(60, "the old version has ended", lambda: sorted(versions(place, "alive").values()) == [0, 2])
+    until(60, "it has an autoscaler", lambda: ("HorizontalPodAutoscaler", "stable") in shape(place, "alive"))
+    shapes.append(shape(place, "alive"))
+    place.change("alive", suspend=True)
+
+    with operator.running("python", "/script/one_write_a_life.py", script=SCRIPT, copies=1):
+        place.apply(a_model("mortal", "mortal", alias="mortal", rollout=rollout, replicas=2))
+        place.wait_ready("mortal", seconds=300)
+        until(60, "all children are there", lambda: shape(place, "mortal") == shapes[0], lambda: shape(place, "mortal"))
+
+        with load.on(place, "mortal", "digits-onnx") as running:
+            registry.set_alias("mortal", "2", "mortal")
+            until(
+                240,
+                "version 2",
+                lambda: place.status("mortal")["stable"]["modelVersion"] == "2",
+                lambda: lives(operator),
+            )
+            place.change("mortal", **SCALED)
+            until(
+                240, "the same children as the other", lambda: shape(place, "mortal") == shapes[1],
+                lambda: [shape(place, "mortal"), shapes[1], lives(operator)],
+            )  # fmt: skip
+            until(60, "the old version has ended", lambda: sorted(versions(place, "mortal").values()) == [0, 2])
+        done = lives(operator)
+
+    assert running.failed == 0, running.said
+    assert len(done) > 25, done
+    kinds = {
+        "Deployment",
+        "Service",
+        "ControllerRevision",
+        "ConfigMap",
+        "HorizontalPodAutoscaler",
+        "Event",
+        "ModelDeployment",
+    }
+    assert not [kind for kind in kinds if not any(f" {kind} " in words for words in done)], done
+    place.wait_ready("mortal")

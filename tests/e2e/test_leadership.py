@@ -1,0 +1,134 @@
+"""One of two copies works. When it dies, freezes or is told to end, the other takes over; without any, models serve on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import audit
+from fixtures_cluster import Api
+from installation import RESYNC_SECONDS, Installation
+from mlflow_in_cluster import Registry
+from place import Place, a_model, until
+
+SCRIPT = Path(__file__).parents[1] / "as_child.py"
+TAKEOVER_SECONDS = 20
+
+
+@pytest.fixture(scope="module")
+def killable(operator: Installation) -> Iterator[Installation]:
+    """With two copies, each of which a signal can reach."""
+    with operator.running("python", "/script/as_child.py", script=SCRIPT, copies=2):
+        yield operator
+
+
+@pytest.fixture
+def two(killable: Installation) -> Installation:
+    """Both running, one of them leading."""
+
+    def both_run() -> bool:
+        statuses = [item for pod in killable.pods() for item in pod["status"].get("containerStatuses", [])]
+        return len(statuses) == 2 and all(item["ready"] for item in statuses)
+
+    until(60, "two copies run", both_run)
+    until(30, "one leads", lambda: killable.leader() in {pod["metadata"]["name"] for pod in killable.pods()})
+    return killable
+
+
+def send(operator: Installation, pod: str, signal: str) -> None:
+    code = f"import os, signal; os.kill(int(open('/tmp/operator.pid').read()), signal.{signal})"
+    operator.place.kubectl("exec", pod, "--", "python", "-c", code)
+
+
+def take_over(operator: Installation, place: Place, name: str, before: str) -> float:
+    """Seconds until a change of the spec is carried out by another copy than `before`."""
+    begin = time.monotonic()
+    value = str(begin)
+    place.change(name, pod={"labels": {"asked-at": value}})
+
+    def is_done() -> bool:
+        found = place.find("deployments", f"moorage.dev/deployment={name}")
+        return any(item["spec"]["template"]["metadata"]["labels"].get("asked-at") == value for item in found)
+
+    until(60, "the change is carried out", is_done, operator.logs, every=0.1)
+    assert operator.leader() != before
+    return time.monotonic() - begin
+
+
+@pytest.mark.parametrize("signal", ["SIGKILL", "SIGSTOP"])
+def test_a_standby_takes_over_from_a_leader_that_dies_or_freezes(place: Place, two: Installation, signal: str) -> None:
+    name = f"after-{signal.lower()}"
+    place.apply(a_model(name))
+    place.wait_ready(name)
+    leader = two.leader()
+    send(two, leader, signal)
+
+    seconds = take_over(two, place, name, leader)
+
+    print(f"taken over {seconds:.1f} s after {signal}")  # noqa: T201
+    assert seconds < TAKEOVER_SECONDS
+    if signal == "SIGSTOP":
+        restarts = _restarts(two, leader)
+        send(two, leader, "SIGCONT")
+        until(30, "the former leader has ended itself", lambda: _restarts(two, leader) > restarts)
+
+
+def _restarts(operator: Installation, pod: str) -> int:
+    return int(operator.place.get("pod", pod)["status"]["containerStatuses"][0]["restartCount"])
+
+
+def test_a_leader_that_is_told_to_end_hands_over_at_once(place: Place, two: Installation) -> None:
+    place.apply(a_model("handed"))
+    place.wait_ready("handed")
+    leader = two.leader()
+    send(two, leader, "SIGTERM")
+
+    seconds = take_over(two, place, "handed", leader)
+
+    assert seconds < TAKEOVER_SECONDS / 2
+
+
+def test_models_serve_while_no_operator_runs_and_a_deletion_needs_none(place: Place, operator: Installation) -> None:
+    place.apply(a_model("lonely", replicas=2), a_model("orphan", replicas=2))
+    place.wait_ready("lonely", "orphan")
+    operator.scale(0)
+    try:
+        place.delete("mdep", "orphan")
+        place.change("lonely", replicas=1)
+
+        until(
+            60, "nothing is left of the deleted one", lambda: not place.children("orphan") and not place.pods("orphan")
+        )
+        assert place.ask("lonely", "/v2/models/digits-onnx")
+        assert len(place.pods("lonely")) == 2
+    finally:
+        operator.scale(2)
+    until(60, "what was asked meanwhile is carried out", lambda: len(place.pods("lonely")) == 1)
+
+
+def test_two_installations_that_do_not_know_each_other_agree(
+    api: Api, place: Place, operator: Installation, registry: Registry
+) -> None:
+    """A mistake that happens: both serve the whole cluster, each has its own Lease."""
+    other = Installation(api, f"{operator.namespace}-2")
+    try:
+        other.install(other.values(registry, replicas=1))
+        place.apply(a_model("fought", replicas=2, autoscaling=None))
+        place.wait_ready("fought")
+        users = [audit.service_account(item.namespace) for item in (operator, other)]
+        until(60, "both are calm", lambda: _is_calm(api, users), every=5)
+        since = audit.now()
+        time.sleep(2 * RESYNC_SECONDS)
+        assert [audit.writes(api, user, since) for user in users] == [[], []]
+    finally:
+        other.uninstall()
+        api.kubectl("delete", "namespace", other.namespace, "--wait=false")
+
+
+def _is_calm(api: Api, users: list[str]) -> bool:
+    since = audit.now()
+    time.sleep(5)
+    return not any(audit.writes(api, user, since) for user in users)

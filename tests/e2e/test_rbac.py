@@ -1,0 +1,114 @@
+"""The operator has the rights that it uses, and no others: read from the API server's audit log, and by taking rights away."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+import audit
+from fixtures_cluster import Api
+from installation import OPERATOR, Installation
+from place import Object, Place, a_model, until
+
+INTERNAL = {
+    ("moorage.dev/modeldeployments/finalizers", "update"): "asked by admission, for blockOwnerDeletion of a child",
+    ("apps/deployments", "create"): "asked within an apply (PATCH) that makes the object",
+    ("apps/controllerrevisions", "create"): "the same",
+    ("/services", "create"): "the same",
+    ("/configmaps", "create"): "the same",
+    ("autoscaling/horizontalpodautoscalers", "create"): "the same",
+    ("policy/poddisruptionbudgets", "create"): "the same",
+    ("coordination.k8s.io/leases", "create"): "used once, by the very first leader",
+}
+"""Rights that no line of an audit log shows, or that are used before the test begins. Those of children are proven below."""
+
+PROVEN = [right for right in INTERNAL if "leases" not in right[0]]
+
+
+def granted(operator: Installation) -> set[tuple[str, str]]:
+    """(group/resource, verb) of all rules that are bound to the operator."""
+    roles = [operator.place.get("role", f"{OPERATOR}-lease"), cluster_role(operator)]
+    return {
+        (f"{group}/{resource}", verb)
+        for role in roles
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def cluster_role(operator: Installation) -> Object:
+    return operator.place.get("clusterrole", f"{OPERATOR}-{operator.namespace}")
+
+
+def live_a_full_life(place: Place, operator: Installation) -> None:
+    """Everything that makes the operator call the API server in another way."""
+    operator.restart()
+    place.apply(a_model("full", autoscaling={"minReplicas": 2, "maxReplicas": 3}, revisionHistoryLimit=0))
+    place.wait_ready("full")
+    revision = place.status("full")["stable"]["revision"]
+    mark = {"metadata": {"annotations": {"team": "search"}}}
+    place.patch("deployment", revision, {"spec": {"template": mark}})
+    until(30, "the template is restored", lambda: "team" not in template_annotations(place, revision))
+    place.change(
+        "full", replicas=1, autoscaling=None, rollout={"scaleDownDelaySeconds": 0}, pod={"labels": {"team": "search"}}
+    )
+    place.wait_ready("full")
+    until(
+        60,
+        "all of the first revision is gone",
+        lambda: not [item for item in place.children("full") if item["metadata"]["name"] == revision],
+    )
+
+
+def template_annotations(place: Place, deployment: str) -> Object:
+    return dict(place.get("deployment", deployment)["spec"]["template"]["metadata"].get("annotations", {}))
+
+
+def test_every_right_is_used_and_none_is_missing(api: Api, place: Place, operator: Installation) -> None:
+    since = audit.now()
+    live_a_full_life(place, operator)
+    seen = audit.requests(api, audit.service_account(operator.namespace), since)
+
+    refused = [item for item in seen if item.code in (401, 403)]
+    used = {(item.resource, item.verb) for item in seen}
+    assert refused == []
+    assert granted(operator) - used == set(INTERNAL)
+
+
+@contextlib.contextmanager
+def without(operator: Installation, resource: str, verb: str) -> Iterator[None]:
+    """The operator's ClusterRole lacks one verb on one resource for the time of the block."""
+    role = cluster_role(operator)
+    before = role["rules"]
+    group, _, plural = resource.partition("/")
+    rules = []
+    for rule in before:
+        if rule["apiGroups"] == [group] and plural in rule["resources"]:
+            others = [item for item in rule["resources"] if item != plural]
+            rules += [rule | {"resources": others}] if others else []
+            rules.append(rule | {"resources": [plural], "verbs": [item for item in rule["verbs"] if item != verb]})
+        else:
+            rules.append(rule)
+    name = role["metadata"]["name"]
+    operator.place.patch("clusterrole", name, {"rules": [rule for rule in rules if rule["verbs"]]})
+    try:
+        yield
+    finally:
+        operator.place.patch("clusterrole", name, {"rules": before})
+
+
+@pytest.mark.parametrize(("resource", "verb"), PROVEN)
+def test_a_right_that_no_audit_log_shows_is_needed_all_the_same(
+    place: Place, operator: Installation, resource: str, verb: str
+) -> None:
+    name = "without-" + resource.partition("/")[2].partition("/")[0]
+    with without(operator, resource, verb):
+        place.apply(a_model(name, autoscaling={"minReplicas": 2, "maxReplicas": 3}))
+        told = place.wait_for_reason(name, "ChildRefused", seconds=60, kind="RuntimeAvailable")
+        assert "forbidden" in told["message"] or "cannot" in told["message"]
+
+    place.wait_ready(name)
