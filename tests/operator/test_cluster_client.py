@@ -238,6 +238,36 @@ async def test_after_the_fence_closed_no_write_leaves_the_process_and_reads_stil
     assert methods == ["GET"]
 
 
+async def test_each_request_is_observed_with_its_answer(tmp_path: Path) -> None:
+    seen: list[tuple[str, str, str]] = []
+
+    def observe(*request: str) -> None:
+        verb, resource, code = request
+        seen.append((verb, resource, code))
+
+    async with client_of(always(200, MANIFEST), tmp_path, observe=observe) as client:
+        await client.get(REF)
+        await client.apply(MANIFEST)
+    async with client_of(always(409), tmp_path, observe=observe) as client:
+        with pytest.raises(errors.AlreadyExists):
+            await client.create(MANIFEST)
+
+    assert seen == [("get", "configmaps", "200"), ("apply", "configmaps", "200"), ("create", "configmaps", "409")]
+
+
+async def test_a_request_without_an_answer_is_observed_without_a_code(tmp_path: Path) -> None:
+    seen: list[str] = []
+    async with served(always(200)) as url:
+        address = url
+    async with cluster.connect(
+        kubeconfig(tmp_path, address), observe=lambda *request: seen.append(request[2])
+    ) as client:
+        with pytest.raises(errors.Unreachable):
+            await client.get(REF)
+
+    assert seen == [""]
+
+
 async def test_the_fence_is_asked_after_the_wait_for_the_budget(tmp_path: Path) -> None:
     asked = []
     async with client_of(

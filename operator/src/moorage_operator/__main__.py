@@ -42,9 +42,11 @@ async def _run(chosen: settings.Settings) -> None:
     metrics = telemetry.Metrics()
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    vote = _election(chosen)
+    observe = _counter(metrics)
+    vote = _election(chosen, observe)
     async with contextlib.AsyncExitStack() as stack:
-        connected = await stack.enter_async_context(_connect(chosen, fence=vote.check if vote else _no_fence))
+        fence = vote.check if vote else _no_fence
+        connected = await stack.enter_async_context(_connect(chosen, fence=fence, observe=observe))
         registries = _registries(chosen, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         for registry in registries.values():
             stack.callback(registry.close)
@@ -155,19 +157,25 @@ async def _end(tasks: Sequence[asyncio.Task[object]]) -> None:
             raise result
 
 
-def _election(chosen: settings.Settings) -> election.Election | None:
+def _counter(metrics: telemetry.Metrics) -> cluster_adapter.Observe:
+    return lambda verb, resource, code: metrics.api_requests.labels(verb, resource, code).inc()
+
+
+def _election(chosen: settings.Settings, observe: cluster_adapter.Observe) -> election.Election | None:
     if not chosen.leader_election:
         return None
     lease = Ref(LEASE, settings.pod_namespace(), LEASE_NAME)
     # A restarted container has its pod's name: with a part of its own it is never taken for its predecessor.
     identity = f"{settings.pod_name()}_{uuid.uuid4().hex[:8]}"
     candidate = election.Candidate(lease, identity, timing=election.Timing())
-    return election.Election(candidate, lambda: _connect(chosen, fence=_no_fence), on_lost=_exit)
+    return election.Election(candidate, lambda: _connect(chosen, fence=_no_fence, observe=observe), on_lost=_exit)
 
 
-def _connect(chosen: settings.Settings, *, fence: Callable[[], None]) -> AbstractAsyncContextManager[ports.Cluster]:
-    per_second = chosen.writes_per_second
-    return cluster_adapter.connect(fence=fence, writes_per_second=per_second, write_burst=int(2 * per_second))
+def _connect(
+    chosen: settings.Settings, *, fence: Callable[[], None], observe: cluster_adapter.Observe
+) -> AbstractAsyncContextManager[ports.Cluster]:
+    rate = chosen.writes_per_second
+    return cluster_adapter.connect(fence=fence, observe=observe, writes_per_second=rate, write_burst=int(2 * rate))
 
 
 def _registries(chosen: settings.Settings, folder: Path) -> dict[str, MlflowRegistry]:

@@ -44,6 +44,12 @@ class Metrics:
             "Objects that had gone without an event, found by a resync.",
             registry=self.registry,
         )
+        self.api_requests = Counter(
+            "moorage_api_requests",
+            "Requests to the Kubernetes API, without the watches; verbs other than get and list are writes. No code: no answer.",
+            ["verb", "resource", "code"],
+            registry=self.registry,
+        )
         self.queue_depth = Gauge("moorage_queue_depth", "Keys that wait for a worker.", registry=self.registry)
         self.queue_oldest = Gauge(
             "moorage_queue_oldest_seconds", "How long the first in line has been waiting.", registry=self.registry

@@ -8,5 +8,6 @@ It takes the client's configuration and connections and sends plain dictionaries
 """
 
 from moorage_operator.adapters.cluster.client import KubernetesCluster, connect
+from moorage_operator.adapters.cluster.transport import Observe
 
-__all__ = ["KubernetesCluster", "connect"]
+__all__ = ["KubernetesCluster", "Observe", "connect"]

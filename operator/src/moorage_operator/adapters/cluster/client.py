@@ -19,11 +19,16 @@ def _open_fence() -> None:
     """Every write passes."""
 
 
+def _unobserved(verb: str, resource: str, code: str) -> None:
+    """Nobody counts."""
+
+
 @contextlib.asynccontextmanager
 async def connect(
     kubeconfig: str = "",
     *,
     fence: Callable[[], None] = _open_fence,
+    observe: transport.Observe = _unobserved,
     writes_per_second: float = 500,
     write_burst: int = 1000,
     timeout_seconds: float = 30,
@@ -32,7 +37,9 @@ async def connect(
 ) -> AsyncIterator[KubernetesCluster]:
     """One connection pool, for the event loop that this runs in. `fence` raises when no write may be made any more."""
     access = await configuration.load(kubeconfig)
-    calls = transport.Transport(access, timeout_seconds=timeout_seconds, connect_seconds=connect_seconds)
+    calls = transport.Transport(
+        access, timeout_seconds=timeout_seconds, connect_seconds=connect_seconds, observe=observe
+    )
     try:
         yield KubernetesCluster(calls, fence, Budget(writes_per_second, write_burst), page_size)
     finally:
@@ -49,7 +56,7 @@ class KubernetesCluster:
         self._page_size = page_size
 
     async def get(self, ref: Ref) -> Manifest | None:
-        return await self._unless_gone(transport.Call(f"get {ref}", "GET", _object_path(ref)))
+        return await self._unless_gone(_call("get", ref, "GET", _object_path(ref)))
 
     async def list(
         self, kind: Kind, *, namespace: str = "", labels: Mapping[str, str] | None = None
@@ -70,19 +77,19 @@ class KubernetesCluster:
     async def apply(self, manifest: Manifest, *, manager: str = names.FIELD_MANAGER, subresource: str = "") -> Manifest:
         ref = kinds.ref_of(manifest)
         path = _object_path(ref) + (f"/{subresource}" if subresource else "") + f"?fieldManager={manager}&force=true"
-        call = transport.Call(f"apply {ref}", "PATCH", path, content_type=transport.APPLY, body=manifest, writes=True)
+        call = _call("apply", ref, "PATCH", path, content_type=transport.APPLY, body=manifest, writes=True)
         return _manifest(await self._send(call))
 
     async def create(self, manifest: Manifest) -> Manifest:
         ref = kinds.ref_of(manifest)
         path = _collection_path(ref.kind, ref.namespace) + f"?fieldManager={names.FIELD_MANAGER}"
-        call = transport.Call(f"create {ref}", "POST", path, body=manifest, writes=True, creates=True)
+        call = _call("create", ref, "POST", path, body=manifest, writes=True)
         return _manifest(await self._send(call))
 
     async def patch(self, ref: Ref, operations: Sequence[Mapping[str, Any]]) -> Manifest:
         path = _object_path(ref) + f"?fieldManager={names.FIELD_MANAGER}"
         body = [dict(operation) for operation in operations]
-        call = transport.Call(f"patch {ref}", "PATCH", path, content_type=transport.JSON_PATCH, body=body, writes=True)
+        call = _call("patch", ref, "PATCH", path, content_type=transport.JSON_PATCH, body=body, writes=True)
         return _manifest(await self._send(call))
 
     async def delete(self, ref: Ref, *, uid: str, resource_version: str) -> None:
@@ -90,14 +97,14 @@ class KubernetesCluster:
             "propagationPolicy": "Background",
             "preconditions": {"uid": uid, "resourceVersion": resource_version},
         }
-        await self._unless_gone(transport.Call(f"delete {ref}", "DELETE", _object_path(ref), body=body, writes=True))
+        await self._unless_gone(_call("delete", ref, "DELETE", _object_path(ref), body=body, writes=True))
 
     async def _pages(self, kind: Kind, path: str, query: dict[str, str]) -> Sequence[Manifest]:
         items: list[Manifest] = []
         token = ""
         while True:
             page = query | ({"continue": token} if token else {})
-            call = transport.Call(f"list {kind.plural}", "GET", f"{path}?{urllib.parse.urlencode(page)}")
+            call = transport.Call("list", kind, "", "GET", f"{path}?{urllib.parse.urlencode(page)}")
             answer = await self._send(call)
             items += answer.get("items") or []
             token = answer["metadata"].get("continue", "")
@@ -127,6 +134,10 @@ class KubernetesCluster:
             await self._budget.take()
             self._fence()
         return await self._calls.send(call)
+
+
+def _call(verb: str, ref: Ref, method: str, path: str, **options: Any) -> transport.Call:
+    return transport.Call(verb, ref.kind, str(ref), method, path, **options)
 
 
 def _collection_path(kind: Kind, namespace: str) -> str:

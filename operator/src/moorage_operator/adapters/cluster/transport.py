@@ -6,6 +6,7 @@ No message holds a header, a request body or a credential: only what was asked f
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -17,6 +18,7 @@ from kubernetes.aio.config import ConfigException
 
 from moorage_operator import errors
 from moorage_operator.adapters.cluster import configuration
+from moorage_operator.core.kinds import Kind
 
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
@@ -26,24 +28,37 @@ _MESSAGE_LIMIT = 1000
 _NETWORK_ERRORS = (aiohttp.ClientError, TimeoutError, OSError, ConfigException)
 
 
+Observe = Callable[[str, str, str], None]
+"""Called after each request with its verb, the plural of its kind, and the HTTP code of the answer (empty without one)."""
+
+
 @dataclass(frozen=True)
 class Call:
-    """One request. `what` names it in an error: a verb and an object."""
+    """One request; `verb` is Kubernetes' own word for it, `name` the object's, empty for a list."""
 
-    what: str
+    verb: str
+    kind: Kind
+    name: str
     method: str
     path: str
     content_type: str = JSON
     body: Any = None
     writes: bool = False
-    creates: bool = False
+
+    @property
+    def what(self) -> str:
+        """It in an error: a verb and an object."""
+        return f"{self.verb} {self.name or self.kind.plural}"
 
 
 class Transport:
     """One connection pool to one API server."""
 
-    def __init__(self, access: configuration.Access, *, timeout_seconds: float, connect_seconds: float) -> None:
+    def __init__(
+        self, access: configuration.Access, *, timeout_seconds: float, connect_seconds: float, observe: Observe
+    ) -> None:
         self._access = access
+        self._observe = observe
         self._rest = RESTClientObject(access.configuration)
         # `connect` also bounds the wait for a free connection: a write may not linger between its fence and the wire.
         self._timeout = aiohttp.ClientTimeout(
@@ -52,13 +67,17 @@ class Transport:
 
     async def send(self, call: Call) -> Any:
         """The decoded answer; a `ClusterError` for anything but a 2xx."""
+        code = ""
         try:
             response = await self._request(call)
+            code = str(response.status)
             data = await response.read()
         except TimeoutError as error:
             raise errors.Unreachable(f"{call.what}: the API server did not answer in time") from error
         except _NETWORK_ERRORS as error:
             raise errors.Unreachable(f"{call.what}: {_cut(str(error)) or type(error).__name__}") from error
+        finally:
+            self._observe(call.verb, call.kind.plural, code)
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             raise _error(call, response, data)
         try:
@@ -121,7 +140,7 @@ def _class(call: Call, status: int) -> type[errors.ClusterError]:
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         return errors.Forbidden
     if status == HTTPStatus.CONFLICT:
-        return errors.AlreadyExists if call.creates else errors.Conflict
+        return errors.AlreadyExists if call.verb == "create" else errors.Conflict
     return errors.Invalid
 
 
