@@ -67,6 +67,13 @@ e2e-long: ## Many repetitions; minutes to hours
 	$(TEST_CLUSTER_UP)
 	$(WITH_CLUSTER) $(PYTEST) -m long
 
+# Measurements
+
+.PHONY: bench
+bench: setup ## Measure everything on clusters of its own, and write the tables of docs/benchmarks.md; an hour
+	hack/images build --variant all
+	hack/bench all --write
+
 # Parts
 
 .PHONY: setup
@@ -80,7 +87,7 @@ lint: ## Format, lint, types, layers, shell scripts, chart, generated files
 	$(RUN) ruff format --check . $(PYTHON_SCRIPTS)
 	$(RUN) ruff check . $(PYTHON_SCRIPTS)
 	$(RUN) mypy -p moorage_operator -p moorage_runtime
-	$(RUN) mypy tests hack/generate.py hack/devcluster
+	$(RUN) mypy tests hack/generate.py hack/devcluster hack/benchmarks
 	$(RUN) lint-imports
 	shellcheck --external-sources $(SHELL_SCRIPTS)
 	$(WITH_CLUSTER) helm lint --strict --quiet charts/moorage

@@ -1,0 +1,100 @@
+"""The command line of hack/bench: runs a scenario, prints its tables, and with --write puts them into docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from benchmarks import changes, figures, mlflow_server, pods, population, report, scale
+from devcluster import console
+
+COUNTS = (1, 100, 1000)
+
+Sections = dict[str, str]
+"""Markdown by the name of its place in docs/benchmarks.md."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = parser().parse_args(arguments)
+    chosen = SCENARIOS if options.scenario == "all" else {options.scenario: SCENARIOS[options.scenario]}
+    try:
+        for scenario in chosen.values():
+            for section, content in ({"machine": report.machine()} | scenario(options)).items():
+                print(f"{section}\n\n{content}", flush=True)
+                if options.write:
+                    report.write(section, content)
+    except console.Failure as failure:
+        console.say(str(failure))
+        return 1
+    except KeyboardInterrupt:
+        console.say("Interrupted.")
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="hack/bench", description="Measure Moorage on a real cluster of its own.")
+    top.add_argument(
+        "scenario", choices=["all", *SCENARIOS], help="; ".join(f"{k}: {v.__doc__}" for k, v in SCENARIOS.items())
+    )
+    top.add_argument(
+        "--count", type=int, action="append", metavar="N", help=f"ModelDeployments; may be repeated (default: {COUNTS})"
+    )
+    top.add_argument(
+        "--repeat",
+        type=int,
+        default=3,
+        metavar="N",
+        help="runs of the operator and of the script, in turn (default: 3)",
+    )
+    top.add_argument(
+        "--samples", type=int, default=100, metavar="N", help="changes measured one at a time (default: 100)"
+    )
+    top.add_argument("--pods", type=int, default=10, metavar="N", help="repetitions with real pods (default: 10)")
+    top.add_argument(
+        "--name", default="bench", help="of the cluster, which is deleted before and after (default: bench)"
+    )
+    top.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    return top
+
+
+def run_scale(options: argparse.Namespace) -> Sections:
+    """all ModelDeployments created at once, beside a plain script"""
+    progress, resources = [], []
+    with mlflow_server.served(population.MODELS) as mlflow:
+        for count in options.count or COUNTS:
+            pairs, rests = [], []
+            for number in range(options.repeat):
+                with console.step(f"{count} ModelDeployments, run {number + 1} of {options.repeat}"):
+                    converged, rest = scale.run_operator(options.name, mlflow, count, with_rest=number == 0)
+                    pairs.append((converged, scale.run_script(options.name, mlflow, count)))
+                rests += [rest] if rest else []
+            progress += report.progress(count, pairs)
+            resources.append(report.resources(count, [pair[0] for pair in pairs], rests[0]))
+    return {
+        "scale": figures.table(report.PROGRESS_TITLES, progress),
+        "resources": figures.table(report.RESOURCES_TITLES, resources),
+    }
+
+
+def run_changes(options: argparse.Namespace) -> Sections:
+    """a changed spec until its first child is written"""
+    found = []
+    with mlflow_server.served(population.MODELS) as mlflow:
+        for count in options.count or COUNTS:
+            with console.step(f"{options.samples} changes among {count} ModelDeployments"):
+                found.append(changes.run(options.name, mlflow, count, options.samples))
+    return {"changes": report.latencies(found)}
+
+
+def run_pods(options: argparse.Namespace) -> Sections:
+    """real pods: kubectl apply until Ready, a moved alias until new pods are there"""
+    found = pods.run(options.name, options.pods)
+    return {"apply": report.steps(found.apply), "alias": report.steps(found.alias)}
+
+
+SCENARIOS: dict[str, Callable[[argparse.Namespace], Sections]] = {
+    "scale": run_scale,
+    "changes": run_changes,
+    "pods": run_pods,
+}

@@ -1,0 +1,97 @@
+"""The tables, and their places in docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks import changes, figures, lab, pods, scale
+
+DOCUMENT = lab.ROOT / "docs/benchmarks.md"
+
+
+def write(section: str, content: str) -> None:
+    """Replace what is between the markers of that name."""
+    begin, end = f"<!-- {section}: made by `hack/bench` -->\n", f"<!-- {section}: end -->"
+    head, rest = DOCUMENT.read_text().split(begin)
+    DOCUMENT.write_text(f"{head}{begin}{content}{end}{rest.split(end, 1)[1]}")
+
+
+def machine() -> str:
+    """What the figures depend on."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
+    versions = dict(line.split("=", 1) for line in _lines(lab.ROOT / "hack/versions.env") if "=" in line)
+    facts = {
+        "cores": f"{os.cpu_count()} ({model or platform.machine()}), for the cluster, the operator and the benchmark together",
+        "memory": f"{memory:.0f} GiB",
+        "system": f"Linux {'.'.join(platform.release().split('.')[:2])}, Python {platform.python_version()}",
+        "cluster": f"Kubernetes {versions.get('KUBERNETES_VERSION', '')} as `hack/cluster` makes it, {lab.FAKE_NODES} KWOK nodes",
+    }
+    return figures.table(["machine", ""], [[name, value] for name, value in facts.items()])
+
+
+def progress(count: int, pairs: list[tuple[scale.Converged, scale.Converged]]) -> list[list[str]]:
+    """Two rows: the operator, the script."""
+    rows = []
+    for who, runs in zip(("operator", "plain script"), zip(*pairs, strict=True), strict=True):
+        steps = [[getattr(run.progress, step) for run in runs] for step in ("created", "written", "ready")]
+        rows.append([f"{count:,}", who, *map(figures.spread, steps), figures.spread([run.cpu_seconds for run in runs])])
+    ratio = [operator.progress.ready / script.progress.ready for operator, script in pairs]
+    return [[*rows[0], figures.spread(ratio, 2)], [*rows[1], ""]]
+
+
+PROGRESS_TITLES = [
+    "ModelDeployments", "by", "all created, s", "children written, s", "all Ready, s", "its CPU, s", "operator : script",
+]  # fmt: skip
+
+
+def resources(count: int, runs: Iterable[scale.Converged], rest: scale.Rest) -> list[str]:
+    found = list(runs)
+    writes = statistics.median(run.writes for run in found)
+    reads = statistics.median(run.reads for run in found)
+    return [
+        f"{count:,}",
+        f"{writes:,.0f} ({writes / count:.1f})",
+        f"{reads:,.0f} ({reads / count:.1f})",
+        f"{max(run.peak_mib for run in found):.0f}",
+        f"{rest.mib:.0f}",
+        f"{rest.cpu_percent:.1f} %",
+        f"{rest.writes}",
+        f"{rest.resync.writes}",
+        f"{rest.resync_cpu_seconds:.1f}",
+        f"{rest.restart.writes}",
+        f"{rest.restart.cpu_seconds:.1f}",
+    ]
+
+
+RESOURCES_TITLES = [
+    "ModelDeployments", "writes until Ready (each)", "reads (each)", "peak MiB", "MiB at rest", "CPU at rest",
+    "writes at rest", "writes in two resyncs", "CPU of a resync, s", "writes after a restart", "CPU of a restart, s",
+]  # fmt: skip
+
+
+def latencies(found: list[changes.Latencies]) -> str:
+    rows = [
+        [f"{item.count:,}", *map(figures.seconds, (item.replicas, item.revision)), f"{max(item.at_once):.1f}"]
+        for item in found
+    ]
+    titles = [
+        "ModelDeployments",
+        "`replicas`: p50 / p99 / max, s",
+        "new revision: p50 / p99 / max, s",
+        "all at once, s",
+    ]
+    return figures.table(titles, rows)
+
+
+def steps(found: pods.Steps) -> str:
+    rows = [[name, f"{statistics.median(values):.2f}", f"{max(values):.2f}"] for name, values in found.items()]
+    return figures.table(["seconds until", "p50", "max"], rows)
+
+
+def _lines(path: str | Path) -> list[str]:
+    return Path(path).read_text().splitlines()

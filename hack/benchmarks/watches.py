@@ -1,0 +1,137 @@
+"""When something became true of an object, as a watch of the API server shows it: the same eye for the operator and the script."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import msgspec
+from kubernetes.aio.client.rest import RESTClientObject
+
+from devcluster import console
+from moorage_operator.adapters.cluster import configuration
+from moorage_operator.core import names
+from moorage_operator.core.kinds import Kind, Manifest
+
+Holds = Callable[[Manifest], bool]
+
+
+class Milestone:
+    """The moment at which `holds` was first true of each object; `moments` has them by key, in time.monotonic()."""
+
+    def __init__(self, holds: Holds, key: Callable[[Manifest], str]) -> None:
+        self.moments: dict[str, float] = {}
+        self._holds = holds
+        self._key = key
+        self._grown = asyncio.Event()
+
+    def see(self, manifest: Manifest, moment: float) -> None:
+        key = self._key(manifest)
+        if key not in self.moments and self._holds(manifest):
+            self.moments[key] = moment
+            self._grown.set()
+
+    async def reached(self, count: int, within: float) -> float:
+        """The moment of the last one, as soon as there are `count`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while len(self.moments) < count:
+                    self._grown.clear()
+                    await self._grown.wait()
+        if len(self.moments) < count:
+            raise console.Failure(f"only {len(self.moments)} of {count} after {within:.0f} s")
+        return max(self.moments.values())
+
+
+class Watch:
+    """One kind in one namespace."""
+
+    def __init__(self) -> None:
+        self.latest: dict[str, Manifest] = {}
+        """By name, what is there."""
+        self._milestones: list[Milestone] = []
+
+    def milestone(self, holds: Holds, *, key: Callable[[Manifest], str]) -> Milestone:
+        """For what is seen from now on."""
+        made = Milestone(holds, key)
+        self._milestones.append(made)
+        return made
+
+    def drop(self, milestone: Milestone) -> None:
+        self._milestones.remove(milestone)
+
+    def see(self, line: bytes, moment: float) -> None:
+        event: dict[str, Any] = msgspec.json.decode(line)
+        if event["type"] == "ERROR":
+            raise console.Failure(f"a watch of the benchmark was ended: {event['object'].get('message')}")
+        manifest = event["object"]
+        if event["type"] == "DELETED":
+            self.latest.pop(name_of(manifest), None)
+            return
+        self.latest[name_of(manifest)] = manifest
+        for milestone in self._milestones:
+            milestone.see(manifest, moment)
+
+
+@contextlib.asynccontextmanager
+async def watch(kubeconfig: str, kind: Kind, namespace: str) -> AsyncIterator[Watch]:
+    """It begins with all objects that are there, each as if it had just been seen."""
+    access = await configuration.load(kubeconfig)
+    settings = access.configuration
+    root = f"apis/{kind.group}/{kind.version}" if kind.group else f"api/{kind.version}"
+    url = f"{settings.host}/{root}/namespaces/{namespace}/{kind.plural}?watch=1&timeoutSeconds=3600"
+    connector = aiohttp.TCPConnector(ssl=RESTClientObject(settings).ssl_context)
+    forever = aiohttp.ClientTimeout(total=None)
+    async with (
+        aiohttp.ClientSession(connector=connector, timeout=forever, raise_for_status=True) as session,
+        session.get(url) as response,
+    ):
+        found = Watch()
+        reading = asyncio.create_task(_read(response, found))
+        try:
+            yield found
+        finally:
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
+
+
+async def _read(response: aiohttp.ClientResponse, found: Watch) -> None:
+    rest = b""
+    async for chunk in response.content.iter_any():
+        moment = time.monotonic()
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            found.see(line, moment)
+
+
+def name_of(manifest: Manifest) -> str:
+    return str(manifest["metadata"]["name"])
+
+
+def owner_of(manifest: Manifest) -> str:
+    """The ModelDeployment that a child or pod belongs to."""
+    return str(manifest["metadata"].get("labels", {}).get(names.DEPLOYMENT, ""))
+
+
+def is_there(manifest: Manifest) -> bool:
+    return True
+
+
+def has(condition: str) -> Holds:
+    """Has that condition, for its present generation?"""
+
+    def holds(manifest: Manifest) -> bool:
+        generation = manifest["metadata"].get("generation", 0)
+        return any(
+            item["type"] == condition
+            and item["status"] == "True"
+            and item.get("observedGeneration", generation) == generation
+            for item in manifest.get("status", {}).get("conditions", [])
+        )
+
+    return holds
