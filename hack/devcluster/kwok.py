@@ -65,6 +65,8 @@ def _start(state: paths.State, kubeconfig: pathlib.Path) -> None:
         return
     command = [str(tools.KWOK.binary), f"--kubeconfig={kubeconfig}", f"--config={_stages()}"]
     command += [f"--manage-nodes-with-annotation-selector={FAKE}=fake", "--cidr=10.99.0.0/16"]
+    # Without leases nothing renews the nodes' heartbeat, and their pods count as not ready after 50 s.
+    command.append("--node-lease-duration-seconds=40")
     state.logs.mkdir(exist_ok=True)
     with (state.logs / "kwok.log").open("wb") as log:
         started = subprocess.Popen(
