@@ -51,7 +51,7 @@ class FakeCluster:
         self._now = now
         self._objects: dict[Ref, Manifest] = {}
         self._watchers: list[Watcher] = []
-        self._revision = 0
+        self._revision = 1  # of an empty store, as with etcd: no object ever has it
         self._lock = threading.RLock()  # the election writes from its own thread
 
     # The port.
@@ -149,6 +149,9 @@ class FakeCluster:
         uid = manifest["metadata"].get("uid", "")
         if uid and (live is None or live["metadata"]["uid"] != uid):
             raise errors.Conflict(f"apply {ref}: the live object is no longer the one that was meant", status=409)
+        version = manifest["metadata"].get("resourceVersion", "")
+        if live and version not in {"", live["metadata"]["resourceVersion"]}:
+            raise errors.Conflict(f"apply {ref}: the object has been modified", status=409)
         if live is None and subresource:
             raise errors.Invalid(f"apply {ref}: not found", status=404)
         fields = fake_ssa.user_fields(manifest, subresource=subresource, has_status=ref.kind in WITH_STATUS)

@@ -14,9 +14,9 @@ from fixtures_cluster import Api
 from moorage_operator import errors
 from moorage_operator.adapters import cluster
 from moorage_operator.core import kinds
-from moorage_operator.core.kinds import Manifest, Ref
+from moorage_operator.core.kinds import Kind, Manifest, Ref
 from moorage_operator.core.names import REPLICAS_MANAGER
-from moorage_operator.ports import Cluster
+from moorage_operator.ports import NO_VERSION, Cluster
 
 PAGE = 7
 """Small, so that a list of a few objects comes in pages."""
@@ -252,6 +252,36 @@ async def test_an_apply_for_another_uid_is_a_conflict(world: World) -> None:
 async def test_an_apply_for_an_object_that_is_gone_is_a_conflict(world: World) -> None:
     with pytest.raises(errors.Conflict):
         await world.client.apply(world.config_map("gone", uid="b8e5a1f2-0000-4000-8000-000000000000"))
+
+
+CHILD_SPECS: dict[Kind, dict[str, Any]] = {
+    kinds.CONFIG_MAP: {"data": {"a": "1"}},
+    kinds.CONTROLLER_REVISION: {"revision": 1, "data": {"a": "1"}},
+    kinds.SERVICE: {"spec": {"ports": [{"port": 80}]}},
+    kinds.DISRUPTION_BUDGET: {"spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "x"}}}},
+    kinds.AUTOSCALER: {
+        "spec": {"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}}
+    },
+}
+
+
+@pytest.mark.parametrize("kind", kinds.CHILDREN, ids=lambda kind: kind.name)
+async def test_an_apply_with_no_version_makes_a_new_object_and_leaves_one_that_is_there(
+    world: World, kind: Kind
+) -> None:
+    metadata = {"name": "new", "namespace": world.namespace}
+    manifest = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata} | CHILD_SPECS.get(kind, {})
+    manifest = world.deployment("new") if kind is kinds.DEPLOYMENT else manifest
+    new = manifest | {"metadata": metadata | {"resourceVersion": NO_VERSION}}
+
+    stored = await world.client.apply(new)
+    with pytest.raises(errors.Conflict):
+        await world.client.apply(new | {"metadata": new["metadata"] | {"labels": {"a": "1"}}}, manager="someone")
+    again = await world.client.apply(manifest | {"metadata": metadata | {"labels": {"b": "2"}}})
+
+    ours = [entry for entry in again["metadata"]["managedFields"] if entry.get("manager") == "moorage"]
+    assert (again["metadata"]["uid"], again["metadata"]["labels"]) == (stored["metadata"]["uid"], {"b": "2"})
+    assert [entry["operation"] for entry in ours] == ["Apply"]
 
 
 async def test_an_object_that_cannot_be_stored_is_invalid(world: World) -> None:

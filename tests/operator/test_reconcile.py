@@ -7,7 +7,16 @@ import pytest
 import world
 from moorage_operator import errors
 from moorage_operator.core import names
-from moorage_operator.core.kinds import AUTOSCALER, CONFIG_MAP, DEPLOYMENT, DISRUPTION_BUDGET, SERVICE, Manifest, Ref
+from moorage_operator.core.kinds import (
+    AUTOSCALER,
+    CHILDREN,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    SERVICE,
+    Manifest,
+    Ref,
+)
 from moorage_operator.core.platform import Platform
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.registry import ModelRef
@@ -159,9 +168,24 @@ async def test_a_foreign_service_of_the_same_name_is_left_alone(served: World) -
     assert stored["spec"]["selector"] == {"app": "old"}
     assert served.condition("TrafficProgrammed") == ("False", "NameConflict")
     assert served.condition("Ready") == ("False", "NameConflict")
+    served.cluster.writes.clear()
+    await served.reconcile()
+    assert not served.cluster.writes
     served.cluster.remove(served.ref(SERVICE))
     await served.settle()
     assert served.condition("Ready") == ("True", "Promoted")
+
+
+async def test_children_that_the_index_does_not_know_are_found_and_kept(served: World) -> None:
+    served.apply()
+    await served.settle()
+    before = {item["metadata"]["uid"] for item in served.all(DEPLOYMENT)}
+    children = [ref for kind in CHILDREN for ref in served.index.refs(kind)]
+    for ref in children:
+        served.index.remove(ref.kind, served.cluster._objects[ref])
+    await served.reconcile()
+    assert {item["metadata"]["uid"] for item in served.all(DEPLOYMENT)} == before
+    assert {ref for kind in CHILDREN for ref in served.index.refs(kind)} == set(children)
 
 
 async def test_a_deployment_changed_by_hand_is_put_back(served: World) -> None:

@@ -12,6 +12,10 @@ from moorage_operator.core.kinds import Kind, Manifest, Ref
 from moorage_operator.core.registry import ModelRef, ModelVersion
 
 
+NO_VERSION = "1"
+"""A resource version that no object has: an apply that names it makes a new object, or is a `Conflict`."""
+
+
 class Cluster(Protocol):
     """All Kubernetes I/O. Every method raises `errors.ClusterError` (or a subclass) and nothing else."""
 
@@ -26,7 +30,8 @@ class Cluster(Protocol):
     async def apply(self, manifest: Manifest, *, manager: str = names.FIELD_MANAGER, subresource: str = "") -> Manifest:
         """Server-side apply with force: the full intent of `manager`; fields it had set and now leaves out are dropped.
 
-        `metadata.uid`, if given, must be the live object's, else `Conflict`. Returns the stored object.
+        `metadata.uid` and `metadata.resourceVersion`, if given, must be the live object's, else `Conflict`; the latter does not
+        matter where there is no object yet. Returns the stored object.
         """
 
     async def create(self, manifest: Manifest) -> Manifest:

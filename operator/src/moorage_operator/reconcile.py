@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from moorage_operator.core.kinds import CHILDREN, EVENT, MODEL_DEPLOYMENT, POD, 
 from moorage_operator.core.names import Key
 from moorage_operator.core.observed import Answer, Observed
 from moorage_operator.core.platform import Platform
+from moorage_operator.core.reasons import Reason
 from moorage_operator.core.registry import ModelRef
 from moorage_operator.core.spec import Spec
 from moorage_operator.index import Index
@@ -48,6 +49,24 @@ class Refused(Exception):
         self.cause = cause
 
 
+class NameTaken(Exception):
+    """An object was to be made, and there is one of that name, which the index does not know."""
+
+    def __init__(self, ref: Ref) -> None:
+        super().__init__(str(ref))
+        self.ref = ref
+
+
+@dataclass
+class Looked:
+    """What one pass has asked the API server itself."""
+
+    free: set[Ref] = field(default_factory=set)
+    held: dict[Ref, str] = field(default_factory=dict)
+    """Names that others hold, in words that follow "it exists and …"."""
+    at_all: bool = False
+
+
 class Reconciler:
     """Carries one ModelDeployment at a time from what is to what ought to be."""
 
@@ -72,14 +91,22 @@ class Reconciler:
         manifest = self._index.model_deployment(key)
         if manifest is None or manifest["metadata"].get("deletionTimestamp"):
             return None
+        looked = Looked()
+        for _ in range(MAX_LOOKS):
+            try:
+                return await self._pass(key, now, looked)
+            except msgspec.ValidationError as error:
+                observed = self._observe(key, manifest, None, {})
+                await self._write_status(observed, status.make_invalid(observed, str(error), now))
+                return None
+            except NameTaken as taken:
+                await self._look_at({taken.ref}, self._observe(key, manifest, None, {}).owner, looked)
+        raise errors.Conflict(f"{key} changes faster than it can be read")
+
+    async def _pass(self, key: Key, now: datetime, looked: Looked) -> float | None:
+        wanted, observed, decision = await self._settle(key, now, looked)
         try:
-            wanted, observed, decision = await self._settle(key, now)
-        except msgspec.ValidationError as error:
-            observed = self._observe(key, manifest, None, {})
-            await self._write_status(observed, status.make_invalid(observed, str(error), now))
-            return None
-        try:
-            await self._apply(observed, decision)
+            await self._apply(observed, decision, looked)
         except Refused as refusal:
             observed = replace(observed, refused={refusal.ref: str(refusal.cause)})
             await self._tell(observed, decide.decide(wanted, observed, self._platform, now))
@@ -87,26 +114,22 @@ class Reconciler:
         await self._tell(observed, decision)
         return (decision.look_again_at - now).total_seconds() if decision.look_again_at else None
 
-    async def _settle(self, key: Key, now: datetime) -> tuple[Spec, Observed, Decision]:
+    async def _settle(self, key: Key, now: datetime, looked: Looked) -> tuple[Spec, Observed, Decision]:
         """Decide, look closer at what the decision rests on, and decide again, until nothing new is found."""
-        free: set[Ref] = set()
-        held: dict[Ref, str] = {}
-        is_live = False
         for _ in range(MAX_LOOKS):
             manifest = self._index.model_deployment(key)
             if manifest is None:
                 break
             wanted = spec.parse(manifest)
             answer = self._answers.answer(wanted.model.registry.name, wanted.model.ref)
-            observed = self._observe(key, manifest, answer, held)
+            observed = self._observe(key, manifest, answer, looked.held)
             decision = decide.decide(wanted, observed, self._platform, now)
-            unseen = {item.ref for item in decision.actions if isinstance(item, Apply) and not item.uid} - free
-            if decide.is_momentous(observed, decision) and not is_live:
+            unseen = {item.ref for item in decision.actions if isinstance(item, Apply) and not item.uid} - looked.free
+            if decide.is_momentous(observed, decision) and not looked.at_all:
                 await self._look_at_all(key)
-                is_live = True
-            elif unseen:
-                held |= await self._look_at(unseen, observed.owner)
-                free |= unseen
+                looked.at_all = True
+            elif unseen and _has_name_conflict(observed):
+                await self._look_at(unseen, observed.owner, looked)
             else:
                 return wanted, observed, decision
         raise errors.Conflict(f"{key} changes faster than it can be read")
@@ -128,19 +151,17 @@ class Reconciler:
             taken=taken,
         )
 
-    async def _look_at(self, refs: Iterable[Ref], owner: revisions.Owner) -> dict[Ref, str]:
-        """Names that seem to be free may be missing in the index only: ours are remembered, others' are returned."""
-        held = {}
+    async def _look_at(self, refs: Iterable[Ref], owner: revisions.Owner, looked: Looked) -> None:
+        """The index may lack what is there: ours is remembered in it, what others hold for this pass."""
         for ref in refs:
             live = await self._cluster.get(ref)
+            words = owner.does_not_own(live) if live else ""
             if live is None:
-                continue
-            words = owner.does_not_own(live)
-            if words:
-                held[ref] = words
+                looked.free.add(ref)
+            elif words:
+                looked.held[ref] = words
             else:
                 self._index.put(ref.kind, live)
-        return held
 
     async def _look_at_all(self, key: Key) -> None:
         """Before traffic moves or anything ends: the live ModelDeployment, its children and its pods."""
@@ -154,21 +175,23 @@ class Reconciler:
             found = await self._cluster.list(kind, namespace=key.namespace, labels=labels)
             self._index.replace(kind, found, before=before)
 
-    async def _apply(self, observed: Observed, decision: Decision) -> None:
+    async def _apply(self, observed: Observed, decision: Decision, looked: Looked) -> None:
         """The only code that changes children. An error leaves the rest to the next pass."""
         for action in decision.actions:
             ref = action.deployment if isinstance(action, HandOverReplicas | RestoreTemplate) else action.ref
             try:
-                await self._carry_out(action)
+                await self._carry_out(action, looked)
             except (errors.Invalid, errors.Forbidden) as error:
                 raise Refused(ref, error) from error
             log.info("%s: %s", observed.owner, _in_words(action))
 
-    async def _carry_out(self, action: Action) -> None:
+    async def _carry_out(self, action: Action, looked: Looked) -> None:
         match action:
-            case Apply(manifest, uid):
+            case Apply(manifest, uid) if uid or action.ref in looked.free:
                 metadata = manifest["metadata"] | ({"uid": uid} if uid else {})
                 stored = await self._cluster.apply(manifest | {"metadata": metadata})
+            case Apply(manifest):
+                stored = await self._make(manifest)
             case HandOverReplicas(ref, replicas):
                 partial = {
                     "apiVersion": ref.kind.api_version,
@@ -187,6 +210,14 @@ class Reconciler:
                 self._index.remove(ref.kind, {"metadata": {"name": ref.name, "namespace": ref.namespace, "uid": uid}})
                 return
         self._index.put(ref_of(stored).kind, stored)
+
+    async def _make(self, manifest: Manifest) -> Manifest:
+        """The server itself says whether the name is free, in the same breath: no index is believed, and no GET is needed."""
+        new = manifest["metadata"] | {"resourceVersion": ports.NO_VERSION}
+        try:
+            return await self._cluster.apply(manifest | {"metadata": new})
+        except errors.Conflict as error:
+            raise NameTaken(ref_of(manifest)) from error
 
     async def _tell(self, observed: Observed, decision: Decision) -> None:
         """Events first: if the status can't be written after them, the next pass finds them told already."""
@@ -214,6 +245,11 @@ class Reconciler:
         }
         stored = await self._cluster.apply(manifest, subresource="status")
         self._index.put(MODEL_DEPLOYMENT, stored)
+
+
+def _has_name_conflict(observed: Observed) -> bool:
+    """Did the last pass find a name taken? Then this one looks before it writes, lest it tries in vain each time."""
+    return any(item.get("reason") == Reason.NAME_CONFLICT for item in observed.status.get("conditions", []))
 
 
 def _event(observed: Observed, event: Event, now: datetime) -> Manifest:
