@@ -52,10 +52,6 @@ class Refused(Exception):
 class NameTaken(Exception):
     """An object was to be made, and there is one of that name, which the index does not know."""
 
-    def __init__(self, ref: Ref) -> None:
-        super().__init__(str(ref))
-        self.ref = ref
-
 
 @dataclass
 class Looked:
@@ -65,6 +61,8 @@ class Looked:
     held: dict[Ref, str] = field(default_factory=dict)
     """Names that others hold, in words that follow "it exists and …"."""
     at_all: bool = False
+    doubts_names: bool = False
+    """A name that seemed free was not: look at the others before they are written."""
 
 
 class Reconciler:
@@ -99,8 +97,8 @@ class Reconciler:
                 observed = self._observe(key, manifest, None, {})
                 await self._write_status(observed, status.make_invalid(observed, str(error), now))
                 return None
-            except NameTaken as taken:
-                await self._look_at({taken.ref}, self._observe(key, manifest, None, {}).owner, looked)
+            except NameTaken:
+                looked.doubts_names = True
         raise errors.Conflict(f"{key} changes faster than it can be read")
 
     async def _pass(self, key: Key, now: datetime, looked: Looked) -> float | None:
@@ -128,7 +126,7 @@ class Reconciler:
             if decide.is_momentous(observed, decision) and not looked.at_all:
                 await self._look_at_all(key)
                 looked.at_all = True
-            elif unseen and _has_name_conflict(observed):
+            elif unseen and (looked.doubts_names or _has_name_conflict(observed)):
                 await self._look_at(unseen, observed.owner, looked)
             else:
                 return wanted, observed, decision
@@ -217,7 +215,7 @@ class Reconciler:
         try:
             return await self._cluster.apply(manifest | {"metadata": new})
         except errors.Conflict as error:
-            raise NameTaken(ref_of(manifest)) from error
+            raise NameTaken(str(ref_of(manifest))) from error
 
     async def _tell(self, observed: Observed, decision: Decision) -> None:
         """Events first: if the status can't be written after them, the next pass finds them told already."""
