@@ -30,6 +30,38 @@ class _ForEver:
             delay = min(10.0, delay * 2)
 
 
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """kopf's memory of how an object was. It prepares one for each event by copying all of it, though no handler here asks for it."""
+
+    def build(self, *, body: kopf.Body, extra_fields: object = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Nothing is kept."""
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """kopf's memory of how far handlers came. Ours are all of one step, and copying it is as dear as above."""
+
+    def fetch(self, *, key: object, body: kopf.Body) -> None:
+        return None
+
+    def store(self, *, key: object, record: object, body: kopf.Body, patch: kopf.Patch) -> None:
+        """Nothing is kept."""
+
+    def purge(self, *, key: object, body: kopf.Body, patch: kopf.Patch) -> None:
+        """Nothing is kept."""
+
+    def touch(self, *, body: kopf.Body, patch: kopf.Patch, value: str | None) -> None:
+        """Nothing is kept."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
+
+
 def make_registry(feed: Feed) -> kopf.OperatorRegistry:
     """All handlers: one `on.event` a kind, and the login."""
     registry = kopf.OperatorRegistry()
@@ -57,6 +89,8 @@ def make_settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
     settings.networking.error_backoffs = _ForEver()
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
     settings.persistence.finalizer = f"{names.GROUP}/never-used"
     for kind in (*CHILDREN, POD):
         settings.watching.label_selectors[kind.group, kind.version, kind.plural] = (

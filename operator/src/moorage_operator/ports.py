@@ -11,7 +11,6 @@ from moorage_operator.core import names
 from moorage_operator.core.kinds import Kind, Manifest, Ref
 from moorage_operator.core.registry import ModelRef, ModelVersion
 
-
 NO_VERSION = "1"
 """A resource version that no object has: an apply that names it makes a new object, or is a `Conflict`."""
 

@@ -96,13 +96,16 @@ def has_foreign_template_fields(deployment: Manifest) -> bool:
 
     Reads `metadata.managedFields` (FieldsV1); https://kubernetes.io/docs/reference/using-api/server-side-apply/
     """
-    ours: set[str] = set()
-    theirs: set[str] = set()
+    ours: list[dict[str, Any]] = []
+    theirs: list[dict[str, Any]] = []
     for entry in deployment["metadata"].get("managedFields", []):
         fields = entry.get("fieldsV1", {}).get("f:spec", {}).get("f:template")
         if fields and not entry.get("subresource"):
-            (ours if entry["manager"] == names.FIELD_MANAGER else theirs).update(_leaves(fields))
-    return bool(theirs - ours)
+            (ours if entry["manager"] == names.FIELD_MANAGER else theirs).append(fields)
+    if not theirs:  # nearly always, and this is asked at each event
+        return False
+    known = {leaf for fields in ours for leaf in _leaves(fields)}
+    return any(leaf not in known for fields in theirs for leaf in _leaves(fields))
 
 
 def _leaves(fields: dict[str, Any], path: str = "") -> Iterator[str]:
