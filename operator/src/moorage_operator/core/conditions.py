@@ -2,53 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Literal
-
-import msgspec
-
-from moorage_operator.core import checks, names, rollout
-from moorage_operator.core.kinds import AUTOSCALER, DEPLOYMENT, SERVICE, Manifest
-from moorage_operator.core.observed import Observed
+from moorage_operator.core import checks, names, rollout, scaling
+from moorage_operator.core.facts import Condition, Facts
+from moorage_operator.core.kinds import DEPLOYMENT, SERVICE
 from moorage_operator.core.reasons import STILL_WAITING, Problem, Reason
-from moorage_operator.core.registry import ModelVersion
-from moorage_operator.core.rollout import Roles
-from moorage_operator.core.spec import Spec
-
-METRICS_PATIENCE = timedelta(seconds=60)
-"""How long new pods may go without metrics: metrics-server measures every 15 s, and needs two measurements."""
-
-Truth = Literal["True", "False", "Unknown"]
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A condition without its times; they are filled in when the status is made."""
-
-    type: str
-    status: Truth
-    reason: Reason
-    message: str
-
-    @property
-    def is_true(self) -> bool:
-        return self.status == "True"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What all conditions are made from."""
-
-    spec: Spec
-    observed: Observed
-    roles: Roles
-    version: ModelVersion | None
-    problem: Problem | None
-    """What stands in the way of knowing the wanted version, or of trying it."""
-    wanted: str
-    """Name of the wanted revision, or empty while it is not known."""
-    now: datetime
 
 
 def all_of(facts: Facts) -> list[Condition]:
@@ -58,7 +15,7 @@ def all_of(facts: Facts) -> list[Condition]:
     ready = is_ready(facts, resolved, running, programmed, available)
     found = [ready, available, resolved, running, programmed]
     if facts.spec.autoscaling:
-        found.append(scaling_active(facts))
+        found.append(scaling.scaling_active(facts))
     stalled = is_stalled(facts, ready, running)
     if stalled:
         found.append(stalled)
@@ -165,41 +122,6 @@ def is_stalled(facts: Facts, ready: Condition, running: Condition) -> Condition 
         message = f"not ready within {seconds} s (rollout.progressDeadlineSeconds): {running.message}"
         return Condition("Stalled", "True", Reason.PROGRESS_DEADLINE_EXCEEDED, message)
     return None
-
-
-def scaling_active(facts: Facts) -> Condition:
-    autoscaler = _autoscaler(facts.observed, facts.roles)
-    for kind in ("AbleToScale", "ScalingActive"):
-        said = checks.condition_of(autoscaler or {}, kind)
-        if said.get("status") == "False" and said.get("reason") != "ScalingDisabled":
-            metrics = _lacks_metrics(said)
-            due = metrics_due_at(facts.observed, facts.roles)
-            if metrics and due and facts.now < due:
-                message = "the autoscaler waits for the first metrics of new pods"
-                return Condition("ScalingActive", "Unknown", Reason.PENDING, message)
-            reason = Reason.AUTOSCALER_WITHOUT_METRICS if metrics else Reason.AUTOSCALER_FAILED
-            return Condition("ScalingActive", "False", reason, str(said.get("message", ""))[: checks.MAX_MESSAGE])
-    if checks.condition_of(autoscaler or {}, "ScalingActive").get("status") == "True":
-        return Condition("ScalingActive", "True", Reason.SCALING, "the autoscaler has its metrics")
-    return Condition("ScalingActive", "Unknown", Reason.PENDING, "the autoscaler has not looked yet")
-
-
-def metrics_due_at(observed: Observed, roles: Roles) -> datetime | None:
-    """When an autoscaler without metrics becomes a problem; None while it has them."""
-    said = checks.condition_of(_autoscaler(observed, roles) or {}, "ScalingActive")
-    if said.get("status") != "False" or not _lacks_metrics(said):
-        return None
-    return msgspec.convert(said["lastTransitionTime"], datetime) + METRICS_PATIENCE
-
-
-def _autoscaler(observed: Observed, roles: Roles) -> Manifest | None:
-    return observed.child(AUTOSCALER, roles.newest.revision) if roles.newest else None
-
-
-def _lacks_metrics(said: dict[str, Any]) -> bool:
-    """Of an autoscaler's condition."""
-    reason = str(said.get("reason", ""))
-    return reason.startswith("FailedGet") or reason == "InvalidMetricSourceType"
 
 
 def is_problem(reason: Reason) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from moorage_operator.core import checks, conditions, revisions, rollout, status
+from moorage_operator.core import checks, conditions, revisions, rollout, scaling, status
 from moorage_operator.core.actions import Action, Apply, Decision, Delete, Event, RestoreTemplate
 from moorage_operator.core.compare import describe_difference, was_applied
-from moorage_operator.core.conditions import Condition, Facts
+from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.observed import Observed
 from moorage_operator.core.plan import Plan, pinned_digests
@@ -137,7 +137,7 @@ def _look_again_at(roles: Roles, spec: Spec, observed: Observed, now: datetime) 
     if spec.suspend:
         return None
     moments = [rollout.deadline_of(roles, spec), roles.previous.scale_down_at if roles.previous else None]
-    moments.append(conditions.metrics_due_at(observed, roles) if spec.autoscaling else None)
+    moments.append(scaling.metrics_due_at(observed, roles) if spec.autoscaling else None)
     return min((moment for moment in moments if moment and moment > now), default=None)
 
 

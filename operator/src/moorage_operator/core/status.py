@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from moorage_operator.core import checks, names, rollout
-from moorage_operator.core.conditions import Condition, Facts
+from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.observed import Observed
 from moorage_operator.core.reasons import Reason

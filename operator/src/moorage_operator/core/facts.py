@@ -1,0 +1,44 @@
+"""What the conditions are made from, and what one is: the words that `conditions`, `scaling` and `status` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from moorage_operator.core.observed import Observed
+from moorage_operator.core.reasons import Problem, Reason
+from moorage_operator.core.registry import ModelVersion
+from moorage_operator.core.rollout import Roles
+from moorage_operator.core.spec import Spec
+
+Truth = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition without its times; they are filled in when the status is made."""
+
+    type: str
+    status: Truth
+    reason: Reason
+    message: str
+
+    @property
+    def is_true(self) -> bool:
+        return self.status == "True"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What all conditions are made from."""
+
+    spec: Spec
+    observed: Observed
+    roles: Roles
+    version: ModelVersion | None
+    problem: Problem | None
+    """What stands in the way of knowing the wanted version, or of trying it."""
+    wanted: str
+    """Name of the wanted revision, or empty while it is not known."""
+    now: datetime
