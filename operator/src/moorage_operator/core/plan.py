@@ -108,7 +108,8 @@ class Plan:
         return self.spec.fixed_replicas
 
     def _track(self, role: rollout.Role) -> str:
-        if role is self.roles.stable:
+        """A first revision has the address from the beginning: it is no canary to anything, and need not be written again later."""
+        if role is self.roles.stable or (role is self.roles.canary and not self.roles.stable):
             return "stable"
         return "canary" if role is self.roles.canary else ""
 
