@@ -35,7 +35,7 @@ def now() -> datetime:
 
 
 def requests(api: Api, user: str, since: datetime) -> list[Request]:
-    """All finished requests of a user, in their order. Skips the test where the cluster writes no audit log."""
+    """All answered requests of a user, in their order. Skips the test where the cluster writes no audit log."""
     return list(_requests(api, user, since))
 
 
@@ -66,7 +66,9 @@ def _requests(api: Api, user: str, since: datetime) -> Iterator[Request]:
 
 def _request(entry: dict[str, object]) -> Request | None:
     target = entry.get("objectRef")
-    if entry["stage"] != "ResponseComplete" or not isinstance(target, dict):
+    # A watch is complete when it ends, which may be in hours.
+    stage = "ResponseStarted" if entry["verb"] == "watch" else "ResponseComplete"
+    if entry["stage"] != stage or not isinstance(target, dict):
         return None
     response = entry.get("responseStatus")
     group, subresource = target.get("apiGroup", ""), target.get("subresource", "")

@@ -47,7 +47,7 @@ class Installation:
             "registries": registries,
             "policy": {"images": ["moorage/*"], "secrets": ["*"]},
             "operator": {"registryPollSeconds": 1, "resyncSeconds": RESYNC_SECONDS},
-            "models": {"drainSeconds": 2},
+            "models": {"drainSeconds": 2, "fetchResources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
             "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         } | more
 

@@ -80,10 +80,10 @@ class Registry:
 
     def download(self, model: str, folder: Path) -> Path:
         """Version 1's files, to change and publish again."""
-        from mlflow import artifacts  # noqa: PLC0415  # takes seconds to import
-
-        where = {"tracking_uri": self.url, "registry_uri": self.url}
-        return Path(artifacts.download_artifacts(f"models:/{model}/1", dst_path=str(folder), **where))
+        [pod] = self.place.find("pods", "app.kubernetes.io/name=mlflow")
+        self.place.kubectl("cp", f"{pod['metadata']['name']}:{self.files(model, '1')}", str(folder / model))
+        assert (folder / model / "MLmodel").exists()
+        return folder / model
 
     def publish(self, model: str, folder: Path) -> str:
         """A folder as the next version of `model`, and its champion."""

@@ -355,6 +355,16 @@ async def test_a_server_that_ends_without_an_error_has_crashed_too(served: World
     assert "ended with exit code 0" in served.message("Ready")
 
 
+async def test_a_container_without_our_program_can_not_be_started(served: World) -> None:
+    said = 'exec: "moorage-runtime": executable file not found in $PATH'
+    ended = {"name": "serve", "state": {"terminated": {"exitCode": 128, "reason": "StartError", "message": said}}}
+    served.fates["3"] = lambda: {"conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [ended]}
+    served.apply()
+    await served.settle()
+    assert served.condition("Ready") == ("False", "ContainerCannotStart")
+    assert "executable file not found" in served.message("Ready")
+
+
 async def test_an_autoscaler_may_be_without_metrics_for_a_minute(served: World) -> None:
     served.apply(autoscaling={"maxReplicas": 3}, resources={"requests": {"cpu": "1"}})
     await served.settle()

@@ -41,6 +41,7 @@ SPOKEN_BY_RUNTIME = frozenset(
 """Reasons that a container may give itself. Its words are untrusted: the model's code can write them, too."""
 
 _WAITING_FOR_IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_NEVER_STARTED = frozenset({"StartError", "ContainerCannotRun"})
 _WAITING_FOR_START = frozenset({"CreateContainerError", "RunContainerError", "StartError", "PostStartHookError"})
 
 
@@ -142,6 +143,8 @@ CHECKS: tuple[Callable[[Manifest | None, list[Manifest]], Problem | None], ...] 
 def _failure(container: str, ended: dict[str, Any]) -> Problem:
     if ended.get("reason") == "OOMKilled":
         return Problem(Reason.OUT_OF_MEMORY, f"container {container} needed more memory than its limit: raise it")
+    if ended.get("reason") in _NEVER_STARTED:
+        return Problem(Reason.CONTAINER_CANNOT_START, f"container {container}: {ended.get('message', '')}")
     words = _last_words(ended)
     reason = words.get("reason")
     if reason in SPOKEN_BY_RUNTIME:
