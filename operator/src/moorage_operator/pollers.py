@@ -34,6 +34,7 @@ class Pollers:
     ) -> None:
         self._index = index
         self._enqueue = enqueue
+        self._news: set[tuple[str, ModelRef]] = set()
         self._pollers = {name: self._poller(name, port, interval, observe) for name, port in registries.items()}
 
     def answer(self, registry: str, ref: ModelRef) -> Answer | None:
@@ -68,9 +69,17 @@ class Pollers:
         return {ref for _, ref in self._references(registry)}
 
     def _changed(self, registry: str, ref: ModelRef) -> None:
-        for key, wanted in list(self._references(registry)):
-            if wanted == ref:
-                self._enqueue(key)
+        """A registry that goes down changes all its answers at once: whose they are is looked up once for all of them."""
+        if not self._news:
+            asyncio.get_running_loop().call_soon(self._tell)
+        self._news.add((registry, ref))
+
+    def _tell(self) -> None:
+        news, self._news = self._news, set()
+        for registry in {name for name, _ in news}:
+            for key, wanted in list(self._references(registry)):
+                if (registry, wanted) in news:
+                    self._enqueue(key)
 
     def _references(self, registry: str) -> Iterator[tuple[Key, ModelRef]]:
         for key, manifest in self._index.model_deployments():
