@@ -1,0 +1,62 @@
+"""The arithmetic of hack/bench, what its plain script writes, and one small run on a real cluster of its own."""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+
+import msgspec
+import pytest
+
+from benchmarks import figures, population, processes
+from fixtures_cluster import REPOSITORY
+from moorage_operator.core import kinds
+from moorage_operator.settings import Settings
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(0, 1), (50, 2), (75, 3), (76, 4), (99, 4), (100, 4)])
+def test_a_percentile_is_a_value_that_was_measured(percent: float, expected: float) -> None:
+    assert figures.percentile([4, 2, 1, 3], percent) == expected
+
+
+def test_a_spread_shows_the_range_where_there_is_one() -> None:
+    assert figures.spread([1234.5]) == "1,234.5"
+    assert figures.spread([3.0, 1.0, 2.0], 2) == "2.00 (1.00–3.00)"
+
+
+def test_seconds_are_shown_with_milliseconds_while_they_are_few() -> None:
+    assert figures.seconds([0.1, 0.25, 12.345]) == "0.250 / 12.3 / 12.3"
+
+
+def test_what_was_used_is_the_difference_without_what_did_not_change() -> None:
+    before = processes.Usage(10.0, 2.0, Counter({("get", "pods"): 3, ("apply", "services"): 1}))
+    after = processes.Usage(14.0, 2.5, Counter({("get", "pods"): 3, ("apply", "services"): 5}))
+
+    used = after.since(before)
+
+    assert (used.moment, used.cpu_seconds, used.writes, used.reads) == (4.0, 0.5, 4, 0)
+    assert used.requests == {("apply", "services"): 4}
+
+
+def test_the_plain_script_writes_just_the_children_that_are_waited_for() -> None:
+    platform = msgspec.convert(processes.configuration("http://mlflow"), Settings).platform()
+    (model_deployment,) = population.model_deployments(1)
+
+    children = population.children_of(model_deployment, platform)
+
+    found = Counter(kinds.ref_of(child).kind for child in children)
+    assert found == population.CHILDREN
+
+
+@pytest.mark.cluster
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_small_run_measures_operator_and_script() -> None:
+    command = ["hack/bench", "scale", "--count", "3", "--repeat", "1", "--name", "bench-test"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=590, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert [line.split("|")[2].strip() for line in done.stdout.splitlines() if line.startswith("| 3 |")][:2] == [
+        "operator",
+        "plain script",
+    ]
