@@ -45,7 +45,7 @@ class Place:
     def patch(self, kind: str, name: str, patch: Object) -> None:
         self.kubectl("patch", kind, name, "--type=merge", f"--patch={json.dumps(patch)}")
 
-    def change(self, model: str, **spec: Any) -> None:
+    def change(self, model: str, /, **spec: Any) -> None:
         """Merge into the spec of a ModelDeployment."""
         self.patch(MODEL_DEPLOYMENT, model, {"spec": spec})
 
