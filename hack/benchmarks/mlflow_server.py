@@ -42,16 +42,19 @@ class Mlflow:
     def copy_version(self, model: str) -> str:
         """The same files as the newest version has, as one more version."""
         found = self.call("registered-models/get-latest-versions", {"name": model})["model_versions"][0]
-        kept = {name: found[name] for name in ("name", "source", "run_id", "model_id") if found.get(name)}
+        kept = {"name": model, "source": found["source"], "model_id": found["source"].removeprefix("models:/")}
         return str(self.call("model-versions/create", kept)["model_version"]["version"])
 
     def call(self, path: str, body: dict[str, str]) -> dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 - http, this machine's own server
             f"{self.uri}/api/2.0/mlflow/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
-            found: dict[str, Any] = json.load(answer)
-            return found
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except urllib.error.HTTPError as error:
+            raise console.Failure(f"MLflow refuses {path}: {error.read().decode()[:500]}") from error
 
     def is_healthy(self) -> bool:
         try:
