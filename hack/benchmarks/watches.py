@@ -102,11 +102,14 @@ async def watch(kubeconfig: str, kind: Kind, namespace: str) -> AsyncIterator[Wa
 
 async def _read(response: aiohttp.ClientResponse, found: Watch) -> None:
     rest = b""
-    async for chunk in response.content.iter_any():
-        moment = time.monotonic()
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            found.see(line, moment)
+    try:
+        async for chunk in response.content.iter_any():
+            moment = time.monotonic()
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                found.see(line, moment)
+    except aiohttp.ClientError as error:
+        raise console.Failure(f"a watch of the benchmark broke off, does its cluster still run? ({error})") from error
 
 
 def name_of(manifest: Manifest) -> str:
