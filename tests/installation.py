@@ -19,7 +19,7 @@ from place import MODEL_DEPLOYMENT, Object, Place, until
 
 OPERATOR = "moorage-operator"
 RIGHT, WRONG = "right-login", "wrong-login"
-RESYNC_SECONDS = 15
+RESYNC_SECONDS = 10
 
 
 @dataclass(frozen=True)

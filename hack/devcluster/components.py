@@ -53,7 +53,11 @@ def _etcd() -> Command:
 
 
 def _apiserver(block: network.Block, *, audit: bool) -> Command:
-    audit_flags = ("--audit-policy-file=/run/node/audit-policy.yaml", "--audit-log-path=/run/node/log/audit.log")
+    audit_flags = (
+        "--audit-policy-file=/run/node/audit-policy.yaml",
+        "--audit-log-path=/run/node/log/audit.log",
+        "--audit-log-maxsize=1000",  # MB; at 100, the default, a day of tests begins a new file
+    )
     return (
         "kube-apiserver",
         f"--etcd-servers={ETCD}",

@@ -61,7 +61,9 @@ class Kind:
                 {"hostPath": str(paths.NODE_SOURCES / "audit-policy.yaml"), "containerPath": policy, "readOnly": True},
                 {"hostPath": str(self.state.logs), "containerPath": "/var/log/kubernetes"},
             ]
-            api_server["extraArgs"] |= {"audit-policy-file": policy, "audit-log-path": "/var/log/kubernetes/audit.log"}
+            log = "/var/log/kubernetes/audit.log"
+            flags = {"audit-policy-file": policy, "audit-log-path": log, "audit-log-maxsize": "1000"}
+            api_server["extraArgs"] |= flags
             api_server["extraVolumes"] = [
                 {"name": "audit-policy", "hostPath": policy, "mountPath": policy, "readOnly": True, "pathType": "File"},
                 {"name": "audit-log", "hostPath": "/var/log/kubernetes", "mountPath": "/var/log/kubernetes"},

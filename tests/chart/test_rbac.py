@@ -51,7 +51,7 @@ def test_the_operator_has_just_the_verbs_that_it_needs() -> None:
         key(kinds.MODEL_DEPLOYMENT): READ,
         (kinds.MODEL_DEPLOYMENT.group, "modeldeployments/status"): {"patch"},
         (kinds.MODEL_DEPLOYMENT.group, "modeldeployments/finalizers"): {"update"},
-        key(kinds.POD): READ,
+        key(kinds.POD): {"list", "watch"},
         key(kinds.EVENT): {"create"},
         key(kinds.LEASE): {"create", "get", "patch"},
         key(kinds.CRD): {"get"},

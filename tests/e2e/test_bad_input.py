@@ -300,6 +300,7 @@ ROWS = {
         "within 10 s",
         spec={"pod": NOWHERE, "rollout": {"progressDeadlineSeconds": 10}},
         condition="Stalled",
+        patience=10,
     ),
     "no-metrics": Row(
         Reason.AUTOSCALER_WITHOUT_METRICS,
@@ -341,8 +342,10 @@ def test_each_problem_has_a_row_or_a_reason_why_not() -> None:
 class Told:
     """Of one row: when the cluster showed the problem, and when the ModelDeployment told it; seconds of one clock."""
 
+    begin: float = 0
     visible: float = 0
     told: float = 0
+    ended: bool = False
     condition: Object = field(default_factory=dict)
     status: Object = field(default_factory=dict)
 
@@ -357,21 +360,33 @@ def world(place: Place, registry: Registry, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def told(world: World) -> dict[str, Told]:
-    """Some rows at a time, watched until each has told its reason, or two minutes are over; then their causes are ended."""
-    found = {name: Told() for name in ROWS}
-    for first in range(0, len(ROWS), AT_ONCE):
-        names = list(ROWS)[first : first + AT_ONCE]
+    """Some rows at a time, watched until each has told its reason, or two minutes are over; then their causes are ended.
+
+    Those that need patience come first, and are waited for while others are watched.
+    """
+    found = {name: Told() for name in sorted(ROWS, key=lambda name: -ROWS[name].patience)}
+    for first in range(0, len(found), AT_ONCE):
+        names = list(found)[first : first + AT_ONCE]
         for name in names:
             ROWS[name].cause(world)
-        begin = time.monotonic()
-        world.place.apply(*(merged(a_model(name, **ROWS[name].model), {"spec": ROWS[name].spec}) for name in names))
-        while not all(found[name].told for name in names) and time.monotonic() < begin + 120:
-            look(world.place, {name: found[name] for name in names}, begin)
-            time.sleep(0.5)
         for name in names:
-            found[name].status = world.place.status(name)
-            _end(world, name)
+            found[name].begin = time.monotonic()
+        world.place.apply(*(merged(a_model(name, **ROWS[name].model), {"spec": ROWS[name].spec}) for name in names))
+        started = {name: item for name, item in found.items() if item.begin and not item.ended}
+        is_last = first + AT_ONCE >= len(found)
+        while any(is_awaited(name, item, is_last) for name, item in started.items()):
+            look(world.place, started)
+            time.sleep(0.5)
+        for name, item in started.items():
+            if not is_awaited(name, item, is_last=True):
+                item.status, item.ended = world.place.status(name), True
+                _end(world, name)
     return found
+
+
+def is_awaited(name: str, item: Told, is_last: bool) -> bool:
+    """One that needs patience is waited for at the end only."""
+    return (is_last or not ROWS[name].patience) and not item.told and time.monotonic() < item.begin + 120
 
 
 def _end(world: World, name: str) -> None:
@@ -382,14 +397,14 @@ def _end(world: World, name: str) -> None:
         world.place.delete("mdep", name)
 
 
-def look(place: Place, found: dict[str, Told], begin: float) -> None:
+def look(place: Place, found: dict[str, Told]) -> None:
     objects = place.find("mdep,deployments,pods,hpa")
     now = time.monotonic()
     for name, item in found.items():
         row = ROWS[name]
         own = [each for each in objects if each["metadata"].get("labels", {}).get("moorage.dev/deployment") == name]
         if not item.visible and (not row.by_pods or any(shows_a_problem(child) for child in own)):
-            item.visible = now if row.by_pods else begin
+            item.visible = now if row.by_pods else item.begin
         [model] = [each for each in objects if each["kind"] == "ModelDeployment" and each["metadata"]["name"] == name]
         conditions_of = {each["type"]: each for each in model.get("status", {}).get("conditions", [])}
         if not item.told and conditions_of.get(row.condition, {}).get("reason") == row.reason:

@@ -47,6 +47,12 @@ def cluster_role(operator: Installation) -> Object:
 def live_a_full_life(place: Place, operator: Installation) -> None:
     """Everything that makes the operator call the API server in another way."""
     operator.restart()
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"}, "spec": {"ports": [{"port": 80}]}}
+    place.apply(service, a_model("taken", autoscaling={"minReplicas": 2, "maxReplicas": 3}))
+    place.wait_for_reason("taken", "NameConflict")
+    own = "moorage.dev/deployment=taken"
+    place.kubectl("delete", "deployment", f"--selector={own}")
+    until(30, "the Deployment is made again", lambda: place.find("deployments", own))
     place.apply(a_model("full", autoscaling={"minReplicas": 2, "maxReplicas": 3}, revisionHistoryLimit=0))
     place.wait_ready("full")
     revision = place.status("full")["stable"]["revision"]
