@@ -25,6 +25,7 @@ from fixtures_cluster import Api
 Object = dict[str, Any]
 T = TypeVar("T")
 
+CHILDREN = "controllerrevisions,configmaps,deployments,services,horizontalpodautoscalers,poddisruptionbudgets"
 MODEL_DEPLOYMENT = "modeldeployments.moorage.dev"
 
 
@@ -75,8 +76,7 @@ class Place:
         return dict(found[0]) if is_current else {}
 
     def children(self, name: str) -> list[Object]:
-        kinds = "controllerrevisions,configmaps,deployments,services,horizontalpodautoscalers,poddisruptionbudgets"
-        return self.find(kinds, f"moorage.dev/deployment={name}")
+        return self.find(CHILDREN, f"moorage.dev/deployment={name}")
 
     def pods(self, name: str, revision: str = "") -> list[Object]:
         """Those that have not been told to end."""

@@ -10,7 +10,7 @@ import pytest
 import audit
 from fixtures_cluster import Api
 from installation import OPERATOR, Installation
-from place import Object, Place, a_model, until
+from place import CHILDREN, Object, Place, a_model, until
 
 INTERNAL = {
     ("moorage.dev/modeldeployments/finalizers", "update"): "asked by admission, for blockOwnerDeletion of a child",
@@ -50,9 +50,12 @@ def live_a_full_life(place: Place, operator: Installation) -> None:
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"}, "spec": {"ports": [{"port": 80}]}}
     place.apply(service, a_model("taken", autoscaling={"minReplicas": 2, "maxReplicas": 3}))
     place.wait_for_reason("taken", "NameConflict")
-    own = "moorage.dev/deployment=taken"
-    place.kubectl("delete", "deployment", f"--selector={own}")
-    until(30, "the Deployment is made again", lambda: place.find("deployments", own))
+    # While one name is taken, the others are looked at before they are made again.
+    until(60, "all children are there", lambda: len({item["kind"] for item in place.children("taken")}) == 6)
+    before = {item["metadata"]["uid"] for item in place.children("taken")}
+    place.kubectl("delete", CHILDREN, "--selector=moorage.dev/deployment=taken")
+    until(60, "others are made", lambda: len({item["kind"] for item in place.children("taken")}) == 6)
+    assert not before & {item["metadata"]["uid"] for item in place.children("taken")}
     place.apply(a_model("full", autoscaling={"minReplicas": 2, "maxReplicas": 3}, revisionHistoryLimit=0))
     place.wait_ready("full")
     revision = place.status("full")["stable"]["revision"]
