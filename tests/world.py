@@ -56,18 +56,21 @@ def ready() -> dict[str, Any]:
     }
 
 
-def loading() -> dict[str, Any]:
-    return {
+def unready(**serve: Any) -> Fate:
+    """`serve` is the status of that container: state, lastState."""
+    status = {"name": "serve", **serve}
+    return lambda: {
         "conditions": [{"type": "Ready", "status": "False"}],
-        "containerStatuses": [{"name": "serve", "state": {"running": {}}}],
+        "containerStatuses": [copy.deepcopy(status)],
     }
+
+
+loading = unready(state={"running": {}})
 
 
 def failing(reason: str, message: str = "it is broken") -> Fate:
     ended = {"exitCode": 1, "message": json.dumps({"reason": reason, "message": message})}
-    waiting = {"reason": "CrashLoopBackOff"}
-    status = {"name": "serve", "state": {"waiting": waiting}, "lastState": {"terminated": ended}}
-    return lambda: {"conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [copy.deepcopy(status)]}
+    return unready(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState={"terminated": ended})
 
 
 class World:

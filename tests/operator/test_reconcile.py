@@ -346,9 +346,8 @@ async def test_a_missing_deadline_is_told_as_stalled(served: World) -> None:
 
 
 async def test_a_server_that_ends_without_an_error_has_crashed_too(served: World) -> None:
-    ended = {"name": "serve", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
-    ended |= {"lastState": {"terminated": {"exitCode": 0}}}
-    served.fates["3"] = lambda: {"conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [ended]}
+    waiting, ended = {"reason": "CrashLoopBackOff"}, {"exitCode": 0}
+    served.fates["3"] = world.unready(state={"waiting": waiting}, lastState={"terminated": ended})
     served.apply()
     await served.settle()
     assert served.condition("Ready") == ("False", "Crashed")
@@ -357,8 +356,8 @@ async def test_a_server_that_ends_without_an_error_has_crashed_too(served: World
 
 async def test_a_container_without_our_program_can_not_be_started(served: World) -> None:
     said = 'exec: "moorage-runtime": executable file not found in $PATH'
-    ended = {"name": "serve", "state": {"terminated": {"exitCode": 128, "reason": "StartError", "message": said}}}
-    served.fates["3"] = lambda: {"conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [ended]}
+    ended = {"exitCode": 128, "reason": "StartError", "message": said}
+    served.fates["3"] = world.unready(state={"terminated": ended})
     served.apply()
     await served.settle()
     assert served.condition("Ready") == ("False", "ContainerCannotStart")

@@ -1,5 +1,5 @@
-"""The two seams to the outside. `adapters` implement them for real, `tests/fakes.py` in memory; one contract test suite
-(`tests/contract`) holds both to the same behaviour.
+"""The two seams to the outside. `adapters` implement them for real, `tests/fake_cluster.py` and `tests/fake_registry.py` in
+memory; one contract test suite (`tests/contract`) holds both to the same behaviour.
 """
 
 from __future__ import annotations
