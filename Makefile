@@ -70,7 +70,7 @@ e2e-long: ## Many repetitions; minutes to hours
 # Measurements
 
 .PHONY: bench
-bench: setup ## Measure everything on clusters of its own, and write the tables of docs/benchmarks.md; an hour
+bench: setup ## Measure everything on clusters of its own, and write the tables of docs/benchmarks.md
 	hack/images build --variant all
 	hack/bench all --write
 
