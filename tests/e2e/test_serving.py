@@ -11,7 +11,7 @@ import yaml
 
 from installation import RIGHT
 from mlflow_in_cluster import Registry
-from place import Place, a_model, ask, key_of
+from place import Place, a_model, key_of
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "examples"
@@ -120,5 +120,4 @@ def test_the_documentation_page_is_served(place: Place) -> None:
     place.apply(a_model("paged"))
     place.wait_ready("paged")
 
-    with place.reach("paged") as url:
-        assert ask(f"{url}/openapi.json")["info"]["title"]
+    assert place.ask("paged", "/openapi.json")["info"]["title"]
