@@ -55,9 +55,12 @@ def make_deployment(owner: Owner, revision: Revision, *, replicas: int | None, t
 
 
 def make_revision_service(owner: Owner, revision: Revision) -> Manifest:
-    """Address of one revision, inside the cluster: for tests, metrics and comparisons."""
+    """DNS name and EndpointSlices of one revision, inside the cluster: for tests, metrics and comparisons.
+
+    Headless: cluster IPs are few (a /20 has 4,096) and the API server allocates one at a time, whoever asks.
+    """
     ports = [_port("http", pods.HTTP_PORT), _port("health", pods.HEALTH_PORT)]
-    spec = {"type": "ClusterIP", "selector": selector(owner.name, revision.name), "ports": ports}
+    spec = {"type": "ClusterIP", "clusterIP": "None", "selector": selector(owner.name, revision.name), "ports": ports}
     return _child(SERVICE, owner, revision.name, revision) | {"spec": spec}
 
 
