@@ -6,7 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -45,12 +45,18 @@ def writes(api: Api, user: str, since: datetime) -> list[Request]:
     return [item for item in found if item.verb not in READS and not item.resource.endswith("leases")]
 
 
+def is_calm(api: Api, users: list[str], seconds: float) -> bool:
+    """None of them wrote anything in the last seconds."""
+    since = now() - timedelta(seconds=seconds)
+    return not any(writes(api, user, since) for user in users)
+
+
 def service_account(namespace: str, name: str = "moorage-operator") -> str:
     return f"system:serviceaccount:{namespace}:{name}"
 
 
 def _requests(api: Api, user: str, since: datetime) -> Iterator[Request]:
-    command = ["hack/cluster", "--name", "test", "logs", "audit"]
+    command = ["hack/cluster", "logs", "audit"]
     with subprocess.Popen(
         command, cwd=REPOSITORY, env=api.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as log:

@@ -19,7 +19,9 @@ from place import MODEL_DEPLOYMENT, Object, Place, until
 
 OPERATOR = "moorage-operator"
 RIGHT, WRONG = "right-login", "wrong-login"
-RESYNC_SECONDS = 10
+RESYNC_SECONDS = 6
+SETTLED_SECONDS = 1.5 * RESYNC_SECONDS
+"""Without a write for so long, a resync included: all is done."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 import subprocess
 import sys
@@ -148,7 +147,7 @@ def _install_registry(cluster: lab.Lab) -> mlflow_server.Mlflow:
     with console.step("images and MLflow"):
         for variant in ("runtime", "mlflow"):
             _program(cluster, str(lab.ROOT / "hack/images"), "build", "--variant", variant)
-            _program(cluster, str(lab.ROOT / "hack/images"), "load", "--variant", variant, "--name", cluster.name)
+            _program(cluster, str(lab.ROOT / "hack/images"), "load", "--variant", variant)
         cluster.kubectl("apply", "-n", lab.NAMESPACE, "-f", "-", stdin=json.dumps(_registry_manifests()))
         cluster.kubectl("rollout", "status", "-n", lab.NAMESPACE, "deployment/mlflow", "--timeout=120s")
     address = cluster.kubectl("get", "-n", lab.NAMESPACE, "service/mlflow", "-o", "jsonpath={.spec.clusterIP}")
@@ -160,11 +159,7 @@ def _install_registry(cluster: lab.Lab) -> mlflow_server.Mlflow:
 
 
 def _program(cluster: lab.Lab, *command: str, **environment: str) -> None:
-    """Without KUBECONFIG: the cluster goes by its name."""
-    mine = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
-    done = subprocess.run(
-        command, env=mine | {"PATH": cluster.path} | environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=cluster.environment | environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise console.Failure(f"{' '.join(command)} failed:\n{console.last_lines(done.stderr)}")
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from devcluster import console, existing, kwok, network, paths, providers, settings, tools
 
 Command = Callable[[providers.Cluster, argparse.Namespace], int]
+DEFAULT = "moorage"
 
 
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     try:
-        options.name = settings.check_name(options.name)
-        options.state = paths.State((options.state or paths.state_root() / options.name).absolute())
+        options.name, options.state = _whose(options)
         cluster = providers.choose(options.state, name=options.name, context=options.context, provider=options.provider)
         command: Command = options.run
         return command(cluster, options)
@@ -30,11 +30,22 @@ def main(arguments: Sequence[str]) -> int:
         return 130
 
 
+def _whose(options: argparse.Namespace) -> tuple[str, paths.State]:
+    """The cluster that was named; else the one of ours whose environment this shell has; else the default."""
+    exported = providers.exported()
+    if exported and not (options.name or options.state or options.context):
+        return exported
+    name = settings.check_name(options.name or DEFAULT)
+    return name, paths.State((options.state or paths.state_root() / name).absolute())
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="hack/cluster", description="A disposable Kubernetes cluster: made, used, removed."
     )
-    top.add_argument("--name", default="moorage", help="several clusters live side by side (default: moorage)")
+    top.add_argument(
+        "--name", help=f"several clusters live side by side (default: the one of KUBECONFIG, else {DEFAULT})"
+    )
     top.add_argument("--context", help="use this context of your kubeconfig instead; it is never stopped or deleted")
     top.add_argument(
         "--provider", choices=["kind", "node"], help="what makes a new cluster (default: kind where it can run)"
@@ -80,9 +91,8 @@ def _count(text: str) -> int:
 def _up(cluster: providers.Cluster, options: argparse.Namespace) -> int:
     begin = time.monotonic()
     cluster.up(audit=options.audit, gpus=options.gpus)
-    console.say(
-        f'Ready after {time.monotonic() - begin:.0f} s. To use it: eval "$(hack/cluster env)", or hack/cluster shell'
-    )
+    this = "hack/cluster" if options.name == DEFAULT else f"hack/cluster --name {options.name}"
+    console.say(f'Ready after {time.monotonic() - begin:.0f} s. To use it: eval "$({this} env)", or {this} shell')
     return 0
 
 

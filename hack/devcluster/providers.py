@@ -41,6 +41,14 @@ def choose(state: paths.State, *, name: str, context: str | None, provider: str 
             return node.Node(state, name)
 
 
+def exported() -> tuple[str, paths.State] | None:
+    """Name and state of the cluster of ours that KUBECONFIG belongs to."""
+    value = os.environ.get("KUBECONFIG")
+    state = paths.State(pathlib.Path(value).absolute().parent) if value else None
+    known = settings.load(state) if state else None
+    return (known.name, state) if known and state else None
+
+
 def foreign_kubeconfig() -> str | None:
     """KUBECONFIG, unless it is the file that `hack/cluster env` exported."""
     value = os.environ.get("KUBECONFIG")

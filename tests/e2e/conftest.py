@@ -34,13 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def load_image(api: Api) -> Callable[[str, str], None]:
     """Gives the cluster an image, from the sources as they are. A cluster of the user's own has to have all of them already."""
-    status = hack(api, "cluster", "--name", "test", "status")
+    status = hack(api, "cluster", "status")
     if "a cluster of yours" in status:
         return lambda variant, tag: None
 
     def load(variant: str, tag: str) -> None:
         hack(api, "images", "build", "--variant", variant)
-        hack(api, "images", "load", "--variant", variant, "--name", "test", *(["--tag", tag] if tag else []))
+        hack(api, "images", "load", "--variant", variant, *(["--tag", tag] if tag else []))
 
     return load
 

@@ -6,10 +6,9 @@ import time
 
 import audit
 from fixtures_cluster import Api
-from installation import RESYNC_SECONDS, Installation
+from installation import RESYNC_SECONDS, SETTLED_SECONDS, Installation
 from place import Place, a_model, until
 
-SETTLED_SECONDS = 20
 UNUSUAL = {"requests": {"cpu": "0.05", "memory": "196608Ki"}, "limits": {"cpu": "2000m", "memory": "1024Mi"}}
 
 
@@ -26,7 +25,7 @@ def test_nothing_is_written_over_two_resyncs(api: Api, place: Place, operator: I
     place.wait_for_reason("failing", "AliasNotFound")
     place.wait_for_reason("scaled", "Scaling", kind="ScalingActive")
     user = audit.service_account(operator.namespace)
-    until(180, "the last write is some time ago", lambda: _calm_for(api, user, SETTLED_SECONDS), every=5)
+    until(180, "the last write is some time ago", lambda: audit.is_calm(api, [user], SETTLED_SECONDS), every=2)
 
     since = audit.now()
     time.sleep(2.5 * RESYNC_SECONDS)  # the time over which nothing may happen, not a wait
@@ -35,9 +34,3 @@ def test_nothing_is_written_over_two_resyncs(api: Api, place: Place, operator: I
     lists = [item for item in seen if item.verb == "list" and item.resource == "moorage.dev/modeldeployments"]
     assert len(lists) >= 2, "two resyncs fell into this time"
     assert audit.writes(api, user, since) == []
-
-
-def _calm_for(api: Api, user: str, seconds: float) -> bool:
-    since = audit.now()
-    time.sleep(seconds)
-    return not audit.writes(api, user, since)

@@ -10,7 +10,7 @@ import pytest
 
 import audit
 from fixtures_cluster import Api
-from installation import RESYNC_SECONDS, Installation
+from installation import RESYNC_SECONDS, SETTLED_SECONDS, Installation
 from mlflow_in_cluster import Registry
 from place import Place, a_model, until
 
@@ -119,16 +119,10 @@ def test_two_installations_that_do_not_know_each_other_agree(
         place.apply(a_model("fought", replicas=2, autoscaling=None))
         place.wait_ready("fought")
         users = [audit.service_account(item.namespace) for item in (operator, other)]
-        until(60, "both are calm", lambda: _is_calm(api, users), every=5)
+        until(90, "both are calm", lambda: audit.is_calm(api, users, SETTLED_SECONDS), every=2)
         since = audit.now()
         time.sleep(2 * RESYNC_SECONDS)
         assert [audit.writes(api, user, since) for user in users] == [[], []]
     finally:
         other.uninstall()
         api.kubectl("delete", "namespace", other.namespace, "--wait=false")
-
-
-def _is_calm(api: Api, users: list[str]) -> bool:
-    since = audit.now()
-    time.sleep(5)
-    return not any(audit.writes(api, user, since) for user in users)

@@ -151,6 +151,15 @@ def test_after_delete_the_exported_kubeconfig_does_not_stand_in_the_way(monkeypa
     assert providers.foreign_kubeconfig() is None
 
 
+def test_an_exported_kubeconfig_of_ours_says_which_cluster_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = a_state("second", "kind")
+    monkeypatch.setenv("KUBECONFIG", str(state.kubeconfig))
+    assert providers.exported() == ("second", state)
+
+    settings.forget(state)
+    assert providers.exported() is None
+
+
 def test_a_cluster_stays_with_what_made_it() -> None:
     with pytest.raises(console.Failure, match="made with --provider kind"):
         providers.choose(a_state("k", "kind"), name="k", context=None, provider="node")

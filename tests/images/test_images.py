@@ -41,9 +41,8 @@ print(json.dumps({
 
 
 def images(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    cluster = ["--name", "test"] if arguments[0] == "load" else []
     return subprocess.run(
-        [REPOSITORY / "hack/images", *arguments, *cluster], env=os.environ | environment, capture_output=True, text=True,
+        [REPOSITORY / "hack/images", *arguments], env=os.environ | environment, capture_output=True, text=True,
         timeout=900, check=False,
     )  # fmt: skip
 
