@@ -87,7 +87,7 @@ lint: ## Format, lint, types, layers, shell scripts, chart, generated files
 	$(RUN) ruff format --check . $(PYTHON_SCRIPTS)
 	$(RUN) ruff check . $(PYTHON_SCRIPTS)
 	$(RUN) mypy -p moorage_operator -p moorage_runtime
-	$(RUN) mypy tests hack/generate.py hack/devcluster hack/benchmarks
+	$(RUN) mypy tests hack/generate.py hack/mlflow_server.py hack/load hack/devcluster hack/benchmarks
 	$(RUN) lint-imports
 	shellcheck --external-sources $(SHELL_SCRIPTS)
 	$(WITH_CLUSTER) helm lint --strict --quiet charts/moorage

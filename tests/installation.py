@@ -13,8 +13,8 @@ import yaml
 
 import helm
 from fixtures_cluster import Api
-from fixtures_mlflow import ADMIN, ADMIN_PASSWORD
 from mlflow_in_cluster import LOGIN, Registry
+from mlflow_server import ADMIN, ADMIN_PASSWORD
 from place import MODEL_DEPLOYMENT, Object, Place, until
 
 OPERATOR = "moorage-operator"

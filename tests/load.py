@@ -6,19 +6,20 @@ The script is that of the demo, in a pod of its own: so it also works where this
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from string import Template
 
-from place import Object, Place, until
+import yaml
+
+from place import Place, until
 
 REPOSITORY = Path(__file__).parent.parent
-SCRIPT = REPOSITORY / "hack/demo-load.py"
+FOLDER = REPOSITORY / "hack/load"
 PATHS = {"iris": "/predict", "digits-onnx": "/invocations"}
-SECURITY = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
 @dataclass
@@ -33,46 +34,22 @@ class Load:
 @contextlib.contextmanager
 def on(place: Place, service: str, example: str, *, pause: float = 0.1) -> Iterator[Load]:
     """Load for the time of the block: four threads that ask, wait `pause` seconds and ask again."""
-    name, result = f"load-{service}", Load()
-    image = f"moorage/runtime:{metadata.version('moorage-runtime')}"
-    request = json.loads((REPOSITORY / "examples" / example / "request.json").read_text())
+    result = Load()
+    request = (REPOSITORY / "examples" / example / "request.json").read_text()
+    files = {"url": f"http://{service}{PATHS[example]}", "request.json": request, "pause": str(pause)}
+    files["load.py"] = (FOLDER / "load.py").read_text()
+    pod = Template((FOLDER / "pod.yaml").read_text()).substitute(version=metadata.version("moorage-runtime"))
     place.apply(
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"load.py": SCRIPT.read_text()}},
-        _pod(
-            name,
-            image,
-            ["python", "/load/load.py", f"http://{service}{PATHS[example]}", json.dumps(request), str(pause)],
-        ),
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "load"}, "data": files}, yaml.safe_load(pod)
     )
-    place.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s", seconds=70)
+    place.kubectl("wait", "--for=condition=Ready", "pod/load", "--timeout=60s", seconds=70)
     try:
         yield result
     finally:
-        place.kubectl("exec", name, "--", "python", "-c", "import os; os.kill(1, 15)")
-        until(30, "the load has ended", lambda: place.get("pod", name)["status"]["phase"] in ("Succeeded", "Failed"))
-        result.said = place.kubectl("logs", name)
+        place.kubectl("exec", "load", "--", "python", "-c", "import os; os.kill(1, 15)")
+        until(30, "the load has ended", lambda: place.get("pod", "load")["status"]["phase"] in ("Succeeded", "Failed"))
+        result.said = place.kubectl("logs", "load")
         found = re.search(r"(\d+) answered, (\d+) failed", result.said)
         assert found, result.said
         result.answered, result.failed = int(found[1]), int(found[2])
-        place.delete("pod,configmap", name)
-
-
-def _pod(name: str, image: str, command: list[str]) -> Object:
-    container = {
-        "name": "load",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": command,
-        "securityContext": SECURITY,
-        "resources": {"limits": {"cpu": "400m", "memory": "128Mi"}},
-        "volumeMounts": [{"name": "load", "mountPath": "/load"}],
-    }
-    user = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
-    spec = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "securityContext": user,
-        "containers": [container],
-        "volumes": [{"name": "load", "configMap": {"name": name}}],
-    }
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+        place.delete("pod,configmap", "load")

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from fixtures_mlflow import ADMIN, ADMIN_PASSWORD, publish
+from mlflow_server import ADMIN, ADMIN_PASSWORD, publish
 from place import Object, Place, ask, until
 
 REPOSITORY = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks import lab, mlflow_server, plain, population, processes, scale, watches
+from benchmarks import lab, plain, population, processes, registry, scale, watches
 from moorage_operator.adapters import cluster as cluster_adapter
 from moorage_operator.core.kinds import CONTROLLER_REVISION, DEPLOYMENT, MODEL_DEPLOYMENT, Manifest, Ref
 
@@ -109,7 +109,7 @@ class Bench:
         return (self._names[number * STRIDE % len(self._names)] for number in range(samples))
 
 
-def run(name: str, mlflow: mlflow_server.Mlflow, count: int, samples: int) -> Latencies:
+def run(name: str, mlflow: registry.Mlflow, count: int, samples: int) -> Latencies:
     with lab.new(name) as cluster, processes.operator(cluster, mlflow.uri) as running:
         asyncio.run(_populate(cluster, count))
         running.wait_until_quiet(scale.WITHIN_SECONDS)

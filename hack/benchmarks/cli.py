@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from benchmarks import changes, figures, mlflow_server, pods, population, report, scale
+from benchmarks import changes, figures, pods, population, registry, report, scale
 from devcluster import console
 
 COUNTS = (1, 100, 1000)
@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
 def run_scale(options: argparse.Namespace) -> Sections:
     """all ModelDeployments created at once, beside a plain script"""
     progress, resources = [], []
-    with mlflow_server.served(population.MODELS) as mlflow:
+    with registry.served(population.MODELS) as mlflow:
         for count in options.count or COUNTS:
             pairs, rests = [], []
             for number in range(options.repeat):
@@ -80,7 +80,7 @@ def run_scale(options: argparse.Namespace) -> Sections:
 def run_changes(options: argparse.Namespace) -> Sections:
     """a changed spec until its first child is written"""
     found = []
-    with mlflow_server.served(population.MODELS) as mlflow:
+    with registry.served(population.MODELS) as mlflow:
         for count in options.count or COUNTS:
             with console.step(f"{options.samples} changes among {count} ModelDeployments"):
                 found.append(changes.run(options.name, mlflow, count, options.samples))

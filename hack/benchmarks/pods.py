@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks import lab, mlflow_server, processes, watches
+from benchmarks import lab, processes, watches
+from benchmarks.registry import Mlflow
 from devcluster import console
 from moorage_operator.core import names
 from moorage_operator.core.kinds import DEPLOYMENT, MODEL_DEPLOYMENT, POD, Manifest
@@ -40,9 +41,7 @@ def run(name: str, repetitions: int) -> Latencies:
             return asyncio.run(_measure(cluster, running, registry, repetitions))
 
 
-async def _measure(
-    cluster: lab.Lab, running: processes.Operator, registry: mlflow_server.Mlflow, repetitions: int
-) -> Latencies:
+async def _measure(cluster: lab.Lab, running: processes.Operator, registry: Mlflow, repetitions: int) -> Latencies:
     async with _eyes(cluster) as eyes:
         apply: Steps = {}
         for number in range(repetitions):
@@ -89,7 +88,7 @@ async def _apply(cluster: lab.Lab, eyes: _Eyes, name: str) -> dict[str, float]:
     return {step: await eye.reached(1, WITHIN_SECONDS) - began for step, eye in steps.items()}
 
 
-async def _move(registry: mlflow_server.Mlflow, eyes: _Eyes) -> dict[str, float]:
+async def _move(registry: Mlflow, eyes: _Eyes) -> dict[str, float]:
     """To a version that never ran before."""
     version = registry.copy_version(MODEL)
 
@@ -142,7 +141,7 @@ def _add(steps: Steps, seen: dict[str, float]) -> None:
         steps.setdefault(step, []).append(seconds)
 
 
-def _install_registry(cluster: lab.Lab) -> mlflow_server.Mlflow:
+def _install_registry(cluster: lab.Lab) -> Mlflow:
     """In the cluster, since pods fetch from it; a trained model in it, with the alias on version 1."""
     with console.step("images and MLflow"):
         for variant in ("runtime", "mlflow"):
@@ -151,7 +150,7 @@ def _install_registry(cluster: lab.Lab) -> mlflow_server.Mlflow:
         cluster.kubectl("apply", "-n", lab.NAMESPACE, "-f", "-", stdin=json.dumps(_registry_manifests()))
         cluster.kubectl("rollout", "status", "-n", lab.NAMESPACE, "deployment/mlflow", "--timeout=120s")
     address = cluster.kubectl("get", "-n", lab.NAMESPACE, "service/mlflow", "-o", "jsonpath={.spec.clusterIP}")
-    registry = mlflow_server.Mlflow(f"http://{address}:5000")
+    registry = Mlflow(f"http://{address}:5000")
     with console.step("a model is trained"):
         environment = {"MLFLOW_TRACKING_URI": registry.uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
         _program(cluster, sys.executable, str(lab.ROOT / "examples/digits-onnx/train.py"), **environment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from benchmarks import lab, mlflow_server
+from benchmarks import lab, registry
 from moorage_operator.core import decide, revisions, spec
 from moorage_operator.core.actions import Apply
 from moorage_operator.core.kinds import CONTROLLER_REVISION, DEPLOYMENT, MODEL_DEPLOYMENT, SERVICE, Kind, Manifest
@@ -31,7 +31,7 @@ def _model_deployment(name: str, model: str) -> Manifest:
         "kind": MODEL_DEPLOYMENT.name,
         "metadata": {"name": name, "namespace": lab.NAMESPACE},
         "spec": {
-            "model": {"name": model, "alias": mlflow_server.ALIAS},
+            "model": {"name": model, "alias": registry.ALIAS},
             "runtime": {"engine": "onnxruntime"},
             "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},
             "pod": {"nodeSelector": {"type": "kwok"}, "tolerations": [fake]},

@@ -18,8 +18,9 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks import lab, mlflow_server
+from benchmarks import lab
 from devcluster import console
+from mlflow_server import free_port
 
 READS = frozenset({"get", "list"})
 START_SECONDS = 60
@@ -99,7 +100,7 @@ class Operator:
 @contextmanager
 def operator(cluster: lab.Lab, tracking_uri: str, **settings: object) -> Iterator[Operator]:
     """A running, leading one. `settings` are of its configuration file."""
-    port = mlflow_server.free_port()
+    port = free_port()
     config = cluster.folder / f"operator-{port}.json"
     config.write_text(json.dumps(configuration(tracking_uri) | {"port": port} | settings))
     log = config.with_suffix(".log")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from benchmarks import lab, mlflow_server, plain, population, processes, watches
+from benchmarks import lab, plain, population, processes, registry, watches
 from devcluster import console
 from moorage_operator.core.kinds import DEPLOYMENT, MODEL_DEPLOYMENT
 from moorage_operator.settings import Settings
@@ -156,9 +156,7 @@ def _since(began: float, progress: Progress) -> Progress:
     return Progress(progress.created - began, progress.written - began, progress.ready - began)
 
 
-def run_operator(
-    name: str, mlflow: mlflow_server.Mlflow, count: int, *, with_rest: bool
-) -> tuple[Converged, Rest | None]:
+def run_operator(name: str, mlflow: registry.Mlflow, count: int, *, with_rest: bool) -> tuple[Converged, Rest | None]:
     with lab.new(name) as cluster:
         with processes.operator(cluster, mlflow.uri) as running:
             converged = asyncio.run(converge(cluster, running, count))
@@ -170,6 +168,6 @@ def run_operator(
             return converged, Rest(*idle, resync=two_resyncs(running), restart=restart)
 
 
-def run_script(name: str, mlflow: mlflow_server.Mlflow, count: int) -> Converged:
+def run_script(name: str, mlflow: registry.Mlflow, count: int) -> Converged:
     with lab.new(name) as cluster:
         return asyncio.run(script(cluster, mlflow.uri, count))

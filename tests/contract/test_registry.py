@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 from fake_registry import SOURCE, FakeRegistry
-from fixtures_mlflow import MlflowServer
+from mlflow_server import MlflowServer
 from moorage_operator import errors, ports
 from moorage_operator.adapters.registry import MlflowRegistry, RegistryDeclaration
 from moorage_operator.core.registry import ModelRef, ModelVersion

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from fixtures_cluster import Api
-from fixtures_mlflow import ADMIN, ADMIN_PASSWORD
 from installation import Installation
 from mlflow_in_cluster import Registry
+from mlflow_server import ADMIN, ADMIN_PASSWORD
 from moorage_operator.core import conditions
 from moorage_operator.core.reasons import Reason
 from place import Object, Place, a_model, a_namespace

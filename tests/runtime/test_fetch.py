@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures_mlflow import MlflowServer, free_port
+from mlflow_server import MlflowServer, free_port
 from moorage_runtime import errors, fetch, manifest, registry, settings
 from runtime_builders import a_model_folder
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fixtures_mlflow import MlflowServer, free_port
+from mlflow_server import MlflowServer, free_port
 from runtime_builders import a_model_folder
 
 SLOW_MODEL = """

@@ -38,12 +38,7 @@ class Plan:
 
     def actions(self) -> tuple[Action, ...]:
         """All writes, in order: build up, switch the address, and only then take down."""
-        return (
-            *self._build_up(),
-            *self._switch(),
-            *self._retire(),
-            *self._forget(),
-        )
+        return (*self._build_up(), *self._switch(), *self._retire(), *self._forget())
 
     def _build_up(self) -> Iterator[Action]:
         for role in self.roles.all:

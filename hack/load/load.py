@@ -1,20 +1,21 @@
-"""The load of the demo: asks a model the same question from a few threads until SIGTERM, then says how it went.
+"""Load for the demo and the tests: asks a model the same question from a few threads until SIGTERM, then says how it went.
 
-It runs in a pod of the demo's cluster. Each question takes a new connection, so that new pods get their share.
+It runs in a pod (pod.yaml), beside files that say what to do: `url`, `request.json`, and `pause`, the seconds that a thread
+rests between two questions. Each question takes a new connection, so that new pods get their share.
 """
 
 import signal
-import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 THREADS = 4
 LIMIT_SECONDS = 300
 
 
 def ask(url: str, body: bytes, pause: float, counts: dict[str, int], stop: threading.Event) -> None:
-    request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310  # the demo's own URL
+    request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310  # our own URL
     while not stop.is_set():
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  # the same
@@ -27,13 +28,17 @@ def ask(url: str, body: bytes, pause: float, counts: dict[str, int], stop: threa
         stop.wait(pause)
 
 
-def main(url: str, body: str, pause: str = "0") -> None:
-    """`pause`: seconds that a thread rests between two questions."""
+def main(folder: Path) -> None:
+    url, body, pause = (
+        (folder / "url").read_text(),
+        (folder / "request.json").read_bytes(),
+        (folder / "pause").read_text(),
+    )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     counts = [{"answered": 0, "failed": 0} for _ in range(THREADS)]
     begin = time.monotonic()
-    threads = [threading.Thread(target=ask, args=(url, body.encode(), float(pause), mine, stop)) for mine in counts]
+    threads = [threading.Thread(target=ask, args=(url, body, float(pause), mine, stop)) for mine in counts]
     for thread in threads:
         thread.start()
     stop.wait(LIMIT_SECONDS)
@@ -45,4 +50,4 @@ def main(url: str, body: str, pause: str = "0") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(Path(__file__).parent)
