@@ -149,11 +149,12 @@ class World:
 
     # What happens.
 
-    async def settle(self, *, rounds: int = 30) -> None:
+    async def settle(self, *, rounds: int = 30, after_a_pass: Callable[[], None] = lambda: None) -> None:
         """Let the operator and the controllers act in turn until nothing changes any more."""
         for _ in range(rounds):
             before = self.cluster._revision
             await self.reconcile()
+            after_a_pass()
             self.run_controllers()
             if self.cluster._revision == before:
                 return

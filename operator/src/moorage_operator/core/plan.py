@@ -170,7 +170,7 @@ class Plan:
         if live is None:
             yield Apply(desired)
             return
-        if not (compare.was_applied(desired, live) and compare.holds(desired, live)):
+        if not compare.holds(desired, live):
             yield Apply(desired, uid=live["metadata"]["uid"])
         elif ref.kind is DEPLOYMENT and compare.has_foreign_template_fields(live):
             yield RestoreTemplate(ref, manifest["spec"]["template"], live["metadata"]["resourceVersion"])

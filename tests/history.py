@@ -1,0 +1,234 @@
+"""A machine that makes random histories: whatever happens in whatever order, the world converges, and a pass after that writes nothing.
+
+It plays users, controllers, failures and crashes against the very code that runs in production, on the fake cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+import world
+from moorage_operator import errors
+from moorage_operator.core import names
+from moorage_operator.core.kinds import (
+    AUTOSCALER,
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    MODEL_DEPLOYMENT,
+    POD,
+    SERVICE,
+    Manifest,
+    Ref,
+)
+from world import World
+
+VERSIONS = st.sampled_from(["1", "2", "3", "4"])
+FATES = st.sampled_from(
+    [world.ready, world.loading, world.failing("ModelLoadFailed"), world.failing("PickleNotAllowed")]
+)
+OWNED = st.sampled_from([AUTOSCALER, CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, DISRUPTION_BUDGET, POD, SERVICE])
+
+
+class Killed(BaseException):
+    """kill -9 of the operator."""
+
+
+class History(RuleBasedStateMachine):
+    """One ModelDeployment's life."""
+
+    @initialize(version=VERSIONS, replicas=st.integers(1, 3))
+    def begin(self, version: str, replicas: int) -> None:
+        self.world = World()
+        self.world.move_alias(version)
+        self.champion = version
+        self.world.apply(replicas=replicas)
+        self.recreate = False
+        self.seen_traffic: str | None = None
+
+    # Users.
+
+    @rule(version=VERSIONS, at_rest=st.booleans())
+    def move_the_alias(self, version: str, at_rest: bool) -> None:
+        """Often when the version before has arrived: else few revisions ever become old ones."""
+        if at_rest:
+            self.come_to_rest(later=31)
+        self.champion = version
+        self.world.move_alias(version)
+
+    @rule(replicas=st.integers(0, 3))
+    def set_fixed_replicas(self, replicas: int) -> None:
+        self.world.apply(replicas=replicas, autoscaling=None)
+
+    @rule(low=st.integers(1, 3), more=st.integers(0, 3))
+    def set_autoscaling(self, low: int, more: int) -> None:
+        self.world.apply(replicas=None, autoscaling={"minReplicas": low, "maxReplicas": low + more})
+
+    @rule(strategy=st.sampled_from(["canary", "recreate"]), delay=st.sampled_from([0, 30]))
+    def choose_a_strategy(self, strategy: str, delay: int) -> None:
+        self.recreate = strategy == "recreate"
+        self.world.apply(rollout={"strategy": strategy, "scaleDownDelaySeconds": delay})
+
+    @rule(
+        limit=st.integers(0, 2), port=st.sampled_from([80, 8000]), annotations=st.sampled_from([{}, {"team": "search"}])
+    )
+    def change_what_makes_no_revision(self, limit: int, port: int, annotations: dict[str, str]) -> None:
+        self.world.apply(revisionHistoryLimit=limit, service={"port": port, "annotations": annotations})
+
+    @rule(cpu=st.sampled_from(["1", "2000m", "2"]))
+    def change_the_resources(self, cpu: str) -> None:
+        self.world.apply(resources={"limits": {"cpu": cpu}})
+
+    # Failures.
+
+    @rule(version=VERSIONS, fate=FATES)
+    def decide_the_fate_of_a_version(self, version: str, fate: world.Fate) -> None:
+        self.world.fates[version] = fate
+
+    @rule()
+    def lose_the_registry(self) -> None:
+        self.world.lose_registry()
+
+    @rule(kind=OWNED, data=st.data())
+    def delete_a_child(self, kind: Any, data: st.DataObject) -> None:
+        found = [item["metadata"]["name"] for item in self.world.all(kind)]
+        if found:
+            self.world.cluster.remove(self.world.ref(kind, data.draw(st.sampled_from(found))))
+
+    @rule(count=st.integers(0, 5), data=st.data())
+    def scale_a_deployment_by_hand(self, count: int, data: st.DataObject) -> None:
+        found = [item["metadata"]["name"] for item in self.world.all(DEPLOYMENT)]
+        if found:
+            ref = self.world.ref(DEPLOYMENT, data.draw(st.sampled_from(found)))
+            self.world.cluster.edit(ref, lambda manifest: manifest["spec"].update(replicas=count))
+
+    @rule()
+    def add_to_a_pod_template(self) -> None:
+        for item in self.world.all(DEPLOYMENT):
+            self.world.cluster.edit(self.world.ref(DEPLOYMENT, item["metadata"]["name"]), _add_annotation)
+
+    @rule(deaf=st.booleans())
+    def lose_events(self, deaf: bool) -> None:
+        self.world.deaf = deaf
+
+    # Time, and the operator.
+
+    @rule(seconds=st.sampled_from([1, 31, 700]))
+    def let_time_pass(self, seconds: int) -> None:
+        self.world.now += timedelta(seconds=seconds)
+
+    @rule()
+    def reconcile(self) -> None:
+        self._pass()
+
+    @rule()
+    def run_controllers(self) -> None:
+        self.world.run_controllers()
+
+    @rule(at=st.integers(1, 8), after=st.booleans())
+    def kill_the_operator_at_a_write(self, at: int, after: bool) -> None:
+        left = at
+
+        def kill(verb: str, ref: Ref) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+
+        setattr(self.world.cluster, "after_write" if after else "before_write", kill)
+        with contextlib.suppress(Killed):
+            self._pass()
+        self.world.cluster.after_write = self.world.cluster.before_write = None
+        self.world.restart()
+
+    @rule(later=st.sampled_from([0, 31]))
+    def come_to_rest(self, later: int) -> None:
+        """Convergence: with events and a registry, everybody's work ends, and a further pass writes nothing.
+
+        `later`, in seconds, the old pods end, too.
+        """
+        self.world.deaf = False
+        self.world.move_alias(self.champion)
+        self.world.resync()
+        self._settle()
+        self.world.now += timedelta(seconds=later)
+        self._settle()
+        self.world.cluster.writes.clear()
+        self.world.restart()
+        self._pass()
+        assert not self.world.cluster.writes
+        self._all_is_in_order()
+
+    @rule()
+    def everything_heals(self) -> None:
+        self.world.fates.clear()
+        self.come_to_rest(later=31)
+        replicas = self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1)
+        assert self.world.status["stable"]["modelVersion"] == self.champion
+        assert self.world.condition("Ready")[0] == ("True" if replicas else "False")
+
+    def _all_is_in_order(self) -> None:
+        """The address is stable's; of revisions without a role there are only Deployments at 0, as many as wanted; of a stranger's
+        changes, and of what was taken out of the spec, there is nothing.
+        """
+        spec, status = self.world.all(MODEL_DEPLOYMENT)[0]["spec"], self.world.status
+        active = {status[role]["revision"] for role in ("stable", "canary", "previous") if role in status}
+        if "previous" in status:
+            assert datetime.fromisoformat(status["previous"]["scaleDownAt"]) > self.world.now
+        assert {pod["metadata"]["labels"][names.REVISION] for pod in self.world.all(POD)} <= active
+        for kind in (SERVICE, AUTOSCALER, DISRUPTION_BUDGET):
+            assert {item["metadata"]["labels"].get(names.REVISION) for item in self.world.all(kind)} <= {None, *active}
+        deployments = self.world.all(DEPLOYMENT)
+        retired = {item["metadata"]["name"] for item in deployments} - active
+        assert len(retired) <= spec.get("revisionHistoryLimit", 3)
+        templates = [item["spec"]["template"]["metadata"] for item in deployments]
+        assert not any("someone" in template.get("annotations", {}) for template in templates)
+        [address] = [item for item in self.world.all(SERVICE) if item["metadata"]["name"] == world.KEY.name]
+        assert address["spec"]["selector"][names.REVISION] == (status.get("stable") or status["canary"])["revision"]
+        kept = {key for key in address["metadata"].get("annotations", {}) if not key.startswith("moorage.dev/")}
+        assert kept == spec.get("service", {}).get("annotations", {}).keys()
+
+    # What must always hold.
+
+    @invariant()
+    def the_address_never_leaves_ready_pods_for_unready_ones(self) -> None:
+        service = next((s for s in self.world.all(SERVICE) if s["metadata"]["name"] == world.KEY.name), None)
+        target = service["spec"]["selector"][names.REVISION] if service else None
+        left, self.seen_traffic = self.seen_traffic, target
+        if target and left and target != left and self._ready(left) and self.world.status.get("stable"):
+            wanted = self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1)
+            assert self._ready(target) or wanted == 0
+
+    @invariant()
+    def nobody_else_is_owner(self) -> None:
+        uid = self.world.all(MODEL_DEPLOYMENT)[0]["metadata"]["uid"]
+        for item in self.world.all(DEPLOYMENT):
+            assert [owner["uid"] for owner in item["metadata"]["ownerReferences"]] == [uid]
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.everything_heals()
+
+    def _settle(self) -> None:
+        asyncio.run(
+            self.world.settle(rounds=60, after_a_pass=self.the_address_never_leaves_ready_pods_for_unready_ones)
+        )
+
+    def _pass(self) -> None:
+        with contextlib.suppress(errors.ClusterError):
+            asyncio.run(self.world.reconcile())
+
+    def _ready(self, revision: str) -> int:
+        pods = [pod for pod in self.world.all(POD) if pod["metadata"]["labels"][names.REVISION] == revision]
+        return sum(pod.get("status", {}).get("conditions", [{}])[0].get("status") == "True" for pod in pods)
+
+
+def _add_annotation(manifest: Manifest) -> None:
+    manifest["spec"]["template"]["metadata"].setdefault("annotations", {})["someone"] = "was here"
