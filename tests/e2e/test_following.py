@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 import load
@@ -47,6 +49,25 @@ def test_an_alias_that_moves_is_followed_and_nobody_goes_without_an_answer(
         until(120, "version 1 is back", lambda: version_of(place, "moved") == "1", lambda: place.status("moved"))
 
     assert place.status("moved")["stable"]["revision"] == first, "the kept revision is used again"
+    assert running.failed == 0, running.said
+    assert running.answered > 100
+
+
+def _answers(place: Place, name: str, version: str) -> bool:
+    return version_of(place, name) == version
+
+
+@pytest.mark.long
+def test_many_moves_under_load_lose_no_request(place: Place, registry: Registry, model: str) -> None:
+    place.apply(a_model("restless", model, replicas=2, rollout={"scaleDownDelaySeconds": 1}))
+    place.wait_ready("restless")
+
+    with load.on(place, "restless", "digits-onnx") as running:
+        for version in ["2", "1"] * 6:
+            registry.set_alias(model, version)
+            until(120, f"version {version} answers", functools.partial(_answers, place, "restless", version))
+
+    print(running.said)  # noqa: T201
     assert running.failed == 0, running.said
     assert running.answered > 100
 

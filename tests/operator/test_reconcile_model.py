@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from history import History
+from moorage_operator import errors
 from moorage_operator.core import compare, plan, resources, rollout
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(
-    max_examples=40,
+    max_examples=20,
     stateful_step_count=25,
     deadline=None,
     derandomize=True,
@@ -47,7 +48,20 @@ def address_of_the_first(make: Any) -> Any:
 def test_some_history_ends_badly_with(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     where, name, wrong = FAULTS[fault]
     monkeypatch.setattr(where, name, wrong or address_of_the_first(getattr(where, name)))
-    quick = settings(TestHistory.settings, phases=[Phase.generate], database=None, report_multiple_bugs=False)
+    first = settings(
+        TestHistory.settings, max_examples=300, phases=[Phase.generate], database=None, report_multiple_bugs=False
+    )
 
-    with pytest.raises((AssertionError, Exception)):
-        run_state_machine_as_test(History, settings=quick)
+    with pytest.raises((AssertionError, errors.ClusterError)):
+        run_state_machine_as_test(History, settings=first)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("number", range(8))
+def test_many_more_histories_end_well(number: int) -> None:
+    """Each `number` is a seed of its own: the same number makes the same histories."""
+    machine = seed(number)(type("Seeded", (History,), {}))
+    run_state_machine_as_test(
+        machine, settings=settings(TestHistory.settings, max_examples=150, derandomize=False, database=None)
+    )
