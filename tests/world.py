@@ -174,8 +174,10 @@ class World:
         await self.settle()
 
     def run_controllers(self) -> None:
-        """The Deployment controller, the scheduler, the kubelet and the garbage collector, once."""
+        """The autoscaler, the Deployment controller, the scheduler, the kubelet and the garbage collector, once."""
         self.cluster.collect_garbage()
+        for autoscaler in self.all(AUTOSCALER):
+            self._run_autoscaler(autoscaler["spec"])
         for deployment in self.all(DEPLOYMENT):
             self._run_deployment(deployment)
 
@@ -242,6 +244,16 @@ class World:
             self.index.remove(kind, manifest)
         else:
             self.index.put(kind, manifest)
+
+    def _run_autoscaler(self, spec: dict[str, Any]) -> None:
+        """Without any load: into its bounds, but never up from 0."""
+        ref = self.ref(DEPLOYMENT, spec["scaleTargetRef"]["name"])
+        present = next(
+            (item["spec"]["replicas"] for item in self.all(DEPLOYMENT) if ref.name == item["metadata"]["name"]), 0
+        )
+        wanted = min(max(present, spec["minReplicas"]), spec["maxReplicas"])
+        if present not in (0, wanted):
+            self.cluster.edit(ref, lambda manifest: manifest["spec"].update(replicas=wanted))
 
     def _run_deployment(self, deployment: Manifest) -> None:
         name, spec = deployment["metadata"]["name"], deployment["spec"]
