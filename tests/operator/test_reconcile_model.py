@@ -63,5 +63,5 @@ def test_many_more_histories_end_well(number: int) -> None:
     """Each `number` is a seed of its own: the same number makes the same histories."""
     machine = seed(number)(type("Seeded", (History,), {}))
     run_state_machine_as_test(
-        machine, settings=settings(TestHistory.settings, max_examples=150, derandomize=False, database=None)
+        machine, settings=settings(TestHistory.settings, max_examples=60, derandomize=False, database=None)
     )
