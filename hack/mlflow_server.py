@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from devcluster import console
+
 ADMIN = "admin"
 ADMIN_PASSWORD = "a long enough passphrase"  # noqa: S105  # of servers that live for minutes
 
@@ -102,7 +104,9 @@ class MlflowServer:
         while not self._is_healthy():
             if process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise RuntimeError("MLflow did not start:\n" + (self.folder / "server.log").read_text()[-3000:])
+                raise console.Failure(
+                    "MLflow did not start:\n" + console.last_lines((self.folder / "server.log").read_text())
+                )
             time.sleep(0.1)
 
     def _is_healthy(self) -> bool:

@@ -50,7 +50,6 @@ class History(RuleBasedStateMachine):
         self.world.move_alias(version)
         self.champion = version
         self.world.apply(replicas=replicas)
-        self.recreate = False
         self.seen_traffic: str | None = None
 
     # Users.
@@ -73,7 +72,6 @@ class History(RuleBasedStateMachine):
 
     @rule(strategy=st.sampled_from(["canary", "recreate"]), delay=st.sampled_from([0, 30]))
     def choose_a_strategy(self, strategy: str, delay: int) -> None:
-        self.recreate = strategy == "recreate"
         self.world.apply(rollout={"strategy": strategy, "scaleDownDelaySeconds": delay})
 
     @rule(
@@ -190,8 +188,8 @@ class History(RuleBasedStateMachine):
         assert len(retired) <= spec.get("revisionHistoryLimit", 3)
         templates = [item["spec"]["template"]["metadata"] for item in deployments]
         assert not any("someone" in template.get("annotations", {}) for template in templates)
-        [address] = [item for item in self.world.all(SERVICE) if item["metadata"]["name"] == world.KEY.name]
-        answering = status.get("stable") or status.get("canary")
+        address, answering = self.world.address, status.get("stable") or status.get("canary")
+        assert address
         assert answering
         assert address["spec"]["selector"][names.REVISION] == answering["revision"]
         kept = {key for key in address["metadata"].get("annotations", {}) if not key.startswith("moorage.dev/")}
@@ -201,7 +199,7 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def the_address_never_leaves_ready_pods_for_unready_ones(self) -> None:
-        service = next((s for s in self.world.all(SERVICE) if s["metadata"]["name"] == world.KEY.name), None)
+        service = self.world.address
         target = service["spec"]["selector"][names.REVISION] if service else None
         left, self.seen_traffic = self.seen_traffic, target
         if target and left and target != left and self._ready(left) and self.world.status.get("stable"):

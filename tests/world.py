@@ -208,10 +208,15 @@ class World:
             item["metadata"]["labels"][names.MODEL_VERSION]: item["spec"]["replicas"] for item in self.all(DEPLOYMENT)
         }
 
+    @property
+    def address(self) -> Manifest | None:
+        """The one stable Service."""
+        return next((item for item in self.all(SERVICE) if item["metadata"]["name"] == KEY.name), None)
+
     def traffic(self) -> str:
         """The model version that the address sends requests to."""
-        service = next(item for item in self.all(SERVICE) if item["metadata"]["name"] == KEY.name)
-        revision = service["spec"]["selector"][names.REVISION]
+        assert self.address
+        revision = self.address["spec"]["selector"][names.REVISION]
         return next(
             str(i["metadata"]["labels"][names.MODEL_VERSION])
             for i in self.all(DEPLOYMENT)

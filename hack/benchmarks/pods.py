@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import random
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -145,22 +144,17 @@ def _install_registry(cluster: lab.Lab) -> Mlflow:
     """In the cluster, since pods fetch from it; a trained model in it, with the alias on version 1."""
     with console.step("images and MLflow"):
         for variant in ("runtime", "mlflow"):
-            _program(cluster, str(lab.ROOT / "hack/images"), "build", "--variant", variant)
-            _program(cluster, str(lab.ROOT / "hack/images"), "load", "--variant", variant)
+            for command in ("build", "load"):
+                console.run([str(lab.ROOT / "hack/images"), command, "--variant", variant], env=cluster.environment)
         cluster.kubectl("apply", "-n", lab.NAMESPACE, "-f", "-", stdin=json.dumps(_registry_manifests()))
         cluster.kubectl("rollout", "status", "-n", lab.NAMESPACE, "deployment/mlflow", "--timeout=120s")
     address = cluster.kubectl("get", "-n", lab.NAMESPACE, "service/mlflow", "-o", "jsonpath={.spec.clusterIP}")
     registry = Mlflow(f"http://{address}:5000")
     with console.step("a model is trained"):
         environment = {"MLFLOW_TRACKING_URI": registry.uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
-        _program(cluster, sys.executable, str(lab.ROOT / "examples/digits-onnx/train.py"), **environment)
+        train = [sys.executable, str(lab.ROOT / "examples/digits-onnx/train.py")]
+        console.run(train, env=cluster.environment | environment)
     return registry
-
-
-def _program(cluster: lab.Lab, *command: str, **environment: str) -> None:
-    done = subprocess.run(command, env=cluster.environment | environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise console.Failure(f"{' '.join(command)} failed:\n{console.last_lines(done.stderr)}")
 
 
 def _registry_manifests() -> dict[str, Any]:

@@ -56,7 +56,7 @@ def foreign_kubeconfig() -> str | None:
         return None
     path = pathlib.Path(value).absolute()
     deleted = not path.exists() and path.is_relative_to(paths.state_root())
-    return None if deleted or paths.State(path.parent).record.exists() else value
+    return None if deleted or exported() else value
 
 
 def _possible() -> str:

@@ -29,16 +29,13 @@ def ask(url: str, body: bytes, pause: float, counts: dict[str, int], stop: threa
 
 
 def main(folder: Path) -> None:
-    url, body, pause = (
-        (folder / "url").read_text(),
-        (folder / "request.json").read_bytes(),
-        (folder / "pause").read_text(),
-    )
+    url, body = (folder / "url").read_text(), (folder / "request.json").read_bytes()
+    pause = float((folder / "pause").read_text())
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     counts = [{"answered": 0, "failed": 0} for _ in range(THREADS)]
     begin = time.monotonic()
-    threads = [threading.Thread(target=ask, args=(url, body, float(pause), mine, stop)) for mine in counts]
+    threads = [threading.Thread(target=ask, args=(url, body, pause, mine, stop)) for mine in counts]
     for thread in threads:
         thread.start()
     stop.wait(LIMIT_SECONDS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 
 import load
@@ -26,6 +24,12 @@ def version_of(place: Place, name: str) -> str:
     return str(place.status(name).get("stable", {}).get("modelVersion", ""))
 
 
+def move(place: Place, registry: Registry, model: str, version: str, name: str) -> None:
+    """The alias, and wait until the ModelDeployment has followed it."""
+    registry.set_alias(model, version)
+    until(120, f"version {version} is stable", lambda: version_of(place, name) == version, lambda: place.status(name))
+
+
 def replicas(place: Place, name: str) -> dict[str, int]:
     """Of each Deployment, by revision."""
     found = place.find("deployments", f"moorage.dev/deployment={name}")
@@ -40,21 +44,15 @@ def test_an_alias_that_moves_is_followed_and_nobody_goes_without_an_answer(
     first = place.status("moved")["stable"]["revision"]
 
     with load.on(place, "moved", "digits-onnx") as running:
-        registry.set_alias(model, "2")
-        until(120, "version 2 is stable", lambda: version_of(place, "moved") == "2", lambda: place.status("moved"))
+        move(place, registry, model, "2", "moved")
         until(
             60, "version 1 has ended", lambda: replicas(place, "moved")[first] == 0 and not place.pods("moved", first)
         )
-        registry.set_alias(model, "1")
-        until(120, "version 1 is back", lambda: version_of(place, "moved") == "1", lambda: place.status("moved"))
+        move(place, registry, model, "1", "moved")
 
     assert place.status("moved")["stable"]["revision"] == first, "the kept revision is used again"
     assert running.failed == 0, running.said
     assert running.answered > 100
-
-
-def _answers(place: Place, name: str, version: str) -> bool:
-    return version_of(place, name) == version
 
 
 @pytest.mark.long
@@ -64,8 +62,7 @@ def test_many_moves_under_load_lose_no_request(place: Place, registry: Registry,
 
     with load.on(place, "restless", "digits-onnx") as running:
         for version in ["2", "1"] * 6:
-            registry.set_alias(model, version)
-            until(120, f"version {version} answers", functools.partial(_answers, place, "restless", version))
+            move(place, registry, model, version, "restless")
 
     print(running.said)  # noqa: T201
     assert running.failed == 0, running.said
