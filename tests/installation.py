@@ -48,7 +48,7 @@ class Installation:
         return {
             "registries": registries,
             "policy": {"images": ["moorage/*"], "secrets": ["*"]},
-            "operator": {"registryPollSeconds": 1, "resyncSeconds": RESYNC_SECONDS},
+            "operator": {"registryPollSeconds": 2, "resyncSeconds": RESYNC_SECONDS},
             "models": {"drainSeconds": 2, "fetchResources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
             "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         } | more

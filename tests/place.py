@@ -142,7 +142,7 @@ def ask(url: str, body: Object | None = None, *, seconds: float = 10) -> Any:
 
 
 def until(
-    seconds: float, what: str, check: Callable[[], T], instead: Callable[[], object] = lambda: "", *, every: float = 0.3
+    seconds: float, what: str, check: Callable[[], T], instead: Callable[[], object] = lambda: "", *, every: float = 0.5
 ) -> T:
     """The first true answer of `check`; fails after `seconds`, with what there is `instead`."""
     deadline = time.monotonic() + seconds

@@ -111,6 +111,8 @@ def _controller_manager() -> Command:
         "--use-service-account-credentials",
         f"--service-account-private-key-file={PKI}/sa.key",
         f"--root-ca-file={PKI}/ca.crt",
+        # Not every 15 s: autoscaling is something to be seen here.
+        "--horizontal-pod-autoscaler-sync-period=5s",
     )
 
 

@@ -376,7 +376,7 @@ def told(world: World) -> dict[str, Told]:
         is_last = first + AT_ONCE >= len(found)
         while any(is_awaited(name, item, is_last) for name, item in started.items()):
             look(world.place, started)
-            time.sleep(0.5)
+            time.sleep(1)
         for name, item in started.items():
             if not is_awaited(name, item, is_last=True):
                 item.status, item.ended = world.place.status(name), True

@@ -14,7 +14,7 @@ from moorage_operator.core import compare, plan, resources, rollout
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(
-    max_examples=40,
+    max_examples=25,
     stateful_step_count=25,
     deadline=None,
     derandomize=True,
