@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,15 @@ class MlflowServer:
     def publish(self, name: str, model: Path, *, alias: str = "") -> str:
         """Log the model folder, register it as the next version of `name`, set the alias; returns the version."""
         return publish(self.client(), name, model, alias=alias)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[MlflowServer]:
+        """It answers within the block."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
 
     def start(self) -> None:
         users = f"sqlite:///{self.folder / 'users.db'}"

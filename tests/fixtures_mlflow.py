@@ -12,17 +12,13 @@ from mlflow_server import ADMIN, ADMIN_PASSWORD, MlflowServer, free_port
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     """A server that asks nobody for credentials."""
-    server = MlflowServer(folder=tmp_path_factory.mktemp("mlflow"), port=free_port())
-    server.start()
-    yield server
-    server.stop()
+    with MlflowServer(tmp_path_factory.mktemp("mlflow"), free_port()).running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def mlflow_server_with_login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     """A server with basic-auth: only `username` and `password` of it get an answer."""
     folder = tmp_path_factory.mktemp("mlflow-login")
-    server = MlflowServer(folder=folder, port=free_port(), username=ADMIN, password=ADMIN_PASSWORD)
-    server.start()
-    yield server
-    server.stop()
+    with MlflowServer(folder, free_port(), username=ADMIN, password=ADMIN_PASSWORD).running() as server:
+        yield server

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,15 +54,16 @@ def new(name: str, *, fake_nodes: int = FAKE_NODES) -> Iterator[Lab]:
 
 def cluster(name: str, *arguments: str) -> str:
     """`hack/cluster`, whatever KUBECONFIG says: this is never somebody's own cluster."""
-    environment = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
-    return console.run([str(ROOT / "hack/cluster"), "--name", name, *arguments], env=environment)
+    return console.run([str(ROOT / "hack/cluster"), "--name", name, *arguments], env=_of_nobody())
+
+
+def _of_nobody() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
 
 
 def _prepared(name: str, folder: Path) -> Lab:
     program = f'eval "$({ROOT}/hack/cluster --name {name} env)"; printf "%s\\n%s" "$KUBECONFIG" "$PATH"'
-    environment = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
-    found = subprocess.run(["bash", "-c", program], env=environment, capture_output=True, text=True, check=True)
-    kubeconfig, path = found.stdout.split("\n", 1)
+    kubeconfig, path = console.run(["bash", "-c", program], env=_of_nobody()).split("\n", 1)
     lab = Lab(name, kubeconfig, path, folder)
     lab.kubectl("apply", "--server-side", "--filename", str(ROOT / "crds"))
     lab.kubectl("wait", "--for=condition=Established", "crd/modeldeployments.moorage.dev", "--timeout=30s")

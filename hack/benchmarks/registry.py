@@ -7,7 +7,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +54,13 @@ class Mlflow:
 @contextmanager
 def served(models: int) -> Iterator[Mlflow]:
     """A server with `models` registered models, `bench-0` and so on, one version each."""
-    with tempfile.TemporaryDirectory(prefix="moorage-bench-mlflow-") as folder:
-        server = mlflow_server.MlflowServer(Path(folder), mlflow_server.free_port())
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="moorage-bench-mlflow-"))
         with console.step("MLflow starts"):
-            server.start()
-        try:
-            mlflow = Mlflow(server.uri)
-            for number in range(models):
-                mlflow.register(f"bench-{number}")
-                mlflow.set_alias(f"bench-{number}", mlflow.add_version(f"bench-{number}"))
-            yield mlflow
-        finally:
-            server.stop()
+            server = mlflow_server.MlflowServer(Path(folder), mlflow_server.free_port())
+            stack.enter_context(server.running())
+        mlflow = Mlflow(server.uri)
+        for number in range(models):
+            mlflow.register(f"bench-{number}")
+            mlflow.set_alias(f"bench-{number}", mlflow.add_version(f"bench-{number}"))
+        yield mlflow

@@ -91,9 +91,21 @@ def _count(text: str) -> int:
 def _up(cluster: providers.Cluster, options: argparse.Namespace) -> int:
     begin = time.monotonic()
     cluster.up(audit=options.audit, gpus=options.gpus)
-    this = "hack/cluster" if options.name == DEFAULT else f"hack/cluster --name {options.name}"
+    this = same_cluster(options.name, options.state, options.context)
     console.say(f'Ready after {time.monotonic() - begin:.0f} s. To use it: eval "$({this} env)", or {this} shell')
     return 0
+
+
+def same_cluster(name: str, state: paths.State, context: str | None) -> str:
+    """hack/cluster with the options by which any shell means the same cluster."""
+    if context:
+        return f"hack/cluster --context {shlex.quote(context)}"
+    words = ["hack/cluster"]
+    if name != DEFAULT:
+        words += ["--name", name]
+    if state.folder != paths.state_root() / name:
+        words += ["--state", shlex.quote(str(state.folder))]
+    return " ".join(words)
 
 
 def _down(cluster: providers.Cluster, options: argparse.Namespace) -> int:

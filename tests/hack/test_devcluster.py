@@ -160,6 +160,22 @@ def test_an_exported_kubeconfig_of_ours_says_which_cluster_is_meant(monkeypatch:
     assert providers.exported() is None
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "context", "told"),
+    [
+        ("moorage", None, None, "hack/cluster"),
+        ("second", None, None, "hack/cluster --name second"),
+        ("moorage", "/srv/my cluster", None, "hack/cluster --state '/srv/my cluster'"),
+        ("moorage", None, "staging", "hack/cluster --context staging"),
+    ],
+)
+def test_up_tells_how_to_mean_the_same_cluster_again(
+    name: str, folder: str | None, context: str | None, told: str
+) -> None:
+    state = paths.State(pathlib.Path(folder) if folder else paths.state_root() / name)
+    assert cli.same_cluster(name, state, context) == told
+
+
 def test_a_cluster_stays_with_what_made_it() -> None:
     with pytest.raises(console.Failure, match="made with --provider kind"):
         providers.choose(a_state("k", "kind"), name="k", context=None, provider="node")
