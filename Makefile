@@ -46,12 +46,12 @@ test: setup ## All tests, on a real cluster: check, unit, contract, runtime, end
 	$(WITH_CLUSTER) $(PYTEST) -m "not long"
 
 .PHONY: test-cluster test-images
-test-cluster:
+test-cluster: ## Start the cluster of the tests
 	$(TEST_CLUSTER_UP)
 
 # The first time, the cluster's programs keep both cores busy and the images wait for downloads and the disk: together they
 # take minutes less. A cluster of yours has its images already.
-test-images:
+test-images: ## Build the images of the tests, PyTorch's too
 	[[ -n "$${KUBECONFIG:-}" ]] || { hack/images build --variant all && hack/images build --variant runtime-gpu; }
 
 .PHONY: check
