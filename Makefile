@@ -11,7 +11,6 @@ RUN := uv run --no-sync
 PYTEST := $(RUN) pytest --durations=15
 # The tests have a cluster of their own beside the demo's, unless KUBECONFIG names one of yours.
 TEST_CLUSTER := hack/cluster --name test
-TEST_CLUSTER_UP := $(TEST_CLUSTER) up --audit --gpus 4
 # The cluster's tools on PATH (helm, kubectl) and KUBECONFIG.
 WITH_CLUSTER := eval "$$($(TEST_CLUSTER) env)" &&
 
@@ -45,12 +44,13 @@ test: setup ## All tests, on a real cluster: check, unit, contract, runtime, end
 	$(MAKE) lint
 	$(WITH_CLUSTER) $(PYTEST) -m "not long"
 
-.PHONY: test-cluster test-images
+.PHONY: test-cluster
 test-cluster: ## Start the cluster of the tests
-	$(TEST_CLUSTER_UP)
+	$(TEST_CLUSTER) up --audit --gpus 4
 
 # The first time, the cluster's programs keep both cores busy and the images wait for downloads and the disk: together they
 # take minutes less. A cluster of yours has its images already.
+.PHONY: test-images
 test-images: ## Build the images of the tests, PyTorch's too
 	[[ -n "$${KUBECONFIG:-}" ]] || { hack/images build --variant all && hack/images build --variant runtime-gpu; }
 
@@ -67,13 +67,11 @@ contract: ## Fakes and real adapters, CRD and parser, documents and code, held t
 	$(WITH_CLUSTER) $(PYTEST) -m "not long" tests/contract tests/chart
 
 .PHONY: e2e
-e2e: ## The whole product on a real cluster
-	$(TEST_CLUSTER_UP)
+e2e: test-cluster ## The whole product on a real cluster
 	$(WITH_CLUSTER) $(PYTEST) -m "not long" tests/e2e
 
 .PHONY: e2e-long
-e2e-long: ## Many repetitions; minutes to hours
-	$(TEST_CLUSTER_UP)
+e2e-long: test-cluster ## Many repetitions; minutes to hours
 	$(WITH_CLUSTER) $(PYTEST) -m long
 
 # Measurements
