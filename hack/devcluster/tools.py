@@ -117,7 +117,7 @@ def _build(tool: Tool) -> None:
                 "install",
                 "-trimpath",
                 "-buildvcs=false",
-                "-gcflags=all=-dwarf=false",  # `-s -w` throws it away, and making it takes a tenth of the time
+                "-gcflags=all=-dwarf=false",  # `-s -w` would throw it away
                 "-ldflags",
                 flags,
                 tool.source if "@" in tool.source else ".",
