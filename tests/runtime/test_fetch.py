@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import logging
@@ -14,11 +15,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from mlflow_server import MlflowServer, free_port
-from moorage_runtime import errors, fetch, manifest, registry, settings
+from moorage_runtime import artifacts, errors, fetch, manifest, registry, settings
 from runtime_builders import a_model_folder
 
 INPUTS = [{"type": "double", "name": "a", "required": True}]
@@ -163,12 +165,122 @@ def test_a_registry_that_does_not_answer_is_given_up_within_ten_seconds(tmp_path
     assert time.monotonic() - started < 10
 
 
-def test_mlflow_and_its_settings_are_left_as_they_were(
+def test_mlflow_is_not_imported_because_that_takes_longer_than_the_fetch(
     mlflow_server: MlflowServer, version: str, tmp_path: Path
 ) -> None:
-    before = dict(os.environ)
-    fetch.fetch(options(mlflow_server, tmp_path, model_version=version))
-    assert dict(os.environ) == before
+    program = "import sys, moorage_runtime.__main__ as m; sys.exit(m.run(['fetch']) or 'mlflow' in sys.modules)"
+    given = {"MOORAGE_MODEL_NAME": "fetched", "MOORAGE_MODEL_VERSION": version, "MOORAGE_MODEL_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env={**mlflow_server.environment, **given}, check=False)
+    assert done.returncode == 0
+
+
+def test_names_of_files_are_taken_as_they_are(mlflow_server: MlflowServer, a_model: Path, tmp_path: Path) -> None:
+    odd = shutil.copytree(a_model, tmp_path / "odd")
+    (odd / "a folder").mkdir()
+    for name in ("50%.txt", "ünï & +=;.txt"):
+        (odd / "a folder" / name).write_text(name)
+    version = mlflow_server.publish("odd", odd)
+    fetch.fetch(options(mlflow_server, tmp_path / "model", model_name="odd", model_version=version))
+    for name in ("50%.txt", "ünï & +=;.txt"):
+        assert (tmp_path / "model/artifacts/a folder" / name).read_text() == name
+
+
+def test_an_alias_that_does_not_exist_is_named(mlflow_server: MlflowServer, version: str, tmp_path: Path) -> None:
+    with pytest.raises(errors.ModelVersionNotFound, match="has no fetched@loser: check the name"):
+        fetch.named("models:/fetched@loser", options(mlflow_server, tmp_path))
+
+
+class _Scripted(http.server.BaseHTTPRequestHandler):
+    """Answers each path with the script's next (status, headers, body) for it, the last one again and again."""
+
+    script: ClassVar[dict[str, list[tuple[int, dict[str, str], bytes]]]]
+    seen: ClassVar[list[tuple[str, str | None]]]
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        self.seen.append((path, self.headers["Authorization"]))
+        answers = self.script[path]
+        status, headers, body = answers.pop(0) if len(answers) > 1 else answers[0]
+        self.send_response(status)
+        for name, value in {"content-length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Not into the tests' output."""
+
+
+@contextlib.contextmanager
+def scripted(answers: Mapping[str, list[tuple[int, dict[str, str], bytes]]]) -> Iterator[tuple[str, type[_Scripted]]]:
+    """The address of a server that follows the script, and its handler, which has `seen` paths and credentials."""
+    handler = type("Handler", (_Scripted,), {"script": {p: list(a) for p, a in answers.items()}, "seen": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", handler
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+SOURCE = "/api/2.0/mlflow/model-versions/get-download-uri"
+LISTING = "/api/2.0/mlflow-artifacts/artifacts"
+MODEL = f"{LISTING}/0/MLmodel"
+TEXT = b"flavors: {onnx: {}}\n"
+
+
+def a_good_script() -> dict[str, list[tuple[int, dict[str, str], bytes]]]:
+    listing = {"files": [{"path": "MLmodel", "is_dir": False, "file_size": len(TEXT)}]}
+    return {
+        SOURCE: [(200, {}, b'{"artifact_uri": "mlflow-artifacts:/0"}')],
+        LISTING: [(200, {}, json.dumps(listing).encode())],
+        MODEL: [(200, {}, TEXT)],
+    }
+
+
+def test_what_breaks_once_is_tried_again(tmp_path: Path) -> None:
+    script = a_good_script()
+    script[SOURCE].insert(0, (503, {}, b"busy"))
+    script[LISTING].insert(0, (502, {}, b"busy"))
+    script[MODEL].insert(0, (200, {"content-length": "1000"}, TEXT))  # and then the connection ends
+    with scripted(script) as (uri, _):
+        assert fetch.fetch(options(uri, tmp_path)).flavors == ("onnx",)
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "error"),
+    [
+        (SOURCE, (200, {}, b"<html>Please log in</html>"), errors.FetchFailed),
+        (SOURCE, (200, {}, b'{"artifact_uri": null}'), errors.FetchFailed),
+        (SOURCE, (200, {}, b"[]"), errors.FetchFailed),
+        (SOURCE, (403, {}, b""), errors.RegistryUnauthorized),
+        (LISTING, (200, {}, b'{"files": 1}'), errors.FetchFailed),
+        (LISTING, (200, {}, b'{"files": [{"path": "../x", "is_dir": true}]}'), errors.SourceRefused),
+        (LISTING, (403, {}, b""), errors.ArtifactUnauthorized),
+        (LISTING, (503, {}, b""), errors.RegistryUnreachable),
+        (MODEL, (404, {}, b""), errors.ArtifactMissing),
+        (MODEL, (500, {}, b""), errors.RegistryUnreachable),
+    ],
+)
+def test_each_bad_answer_has_its_reason(
+    path: str, answer: tuple[int, dict[str, str], bytes], error: type[errors.FetchError], tmp_path: Path
+) -> None:
+    with scripted({**a_good_script(), path: [answer]}) as (uri, _), pytest.raises(error):
+        fetch.fetch(options(uri, tmp_path))
+
+
+def test_a_token_goes_to_the_registry_and_nowhere_that_it_redirects_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
+    with scripted({"/elsewhere": [(200, {}, TEXT)]}) as (other, elsewhere):
+        redirect = (302, {"location": other.replace("127.0.0.1", "localhost") + "/elsewhere"}, b"")
+        with scripted({**a_good_script(), MODEL: [redirect]}) as (uri, own):
+            fetch.fetch(options(uri, tmp_path))
+    assert own.seen == [(path, "Bearer hunter2") for path in (SOURCE, LISTING, MODEL)]
+    assert elsewhere.seen == [("/elsewhere", None)]
 
 
 class _NothingHere(http.server.BaseHTTPRequestHandler):
@@ -233,7 +345,7 @@ def test_a_registry_with_a_ca_of_its_own_is_trusted_by_its_bundle_only(
 )
 def test_a_source_outside_of_the_allowed_places_is_refused(source: str) -> None:
     with pytest.raises(errors.SourceRefused, match="may not send a pod"):
-        registry.Registry("http://registry.example:5000")._allowed(source)
+        registry.Registry("http://registry.example:5000", environment={})._allowed(source)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +360,7 @@ def test_a_source_outside_of_the_allowed_places_is_refused(source: str) -> None:
     ],
 )
 def test_the_artifact_proxy_and_object_stores_are_allowed(source: str) -> None:
-    assert registry.Registry("http://registry.example:5000/")._allowed(source) == source
+    assert registry.Registry("http://registry.example:5000/", environment={})._allowed(source) == source
 
 
 def test_a_version_registered_from_another_model_is_followed(
@@ -283,11 +395,11 @@ def test_an_object_store_without_its_client_says_what_to_do(mlflow_server: Mlflo
     with pytest.raises(
         errors.FetchFailed, match="no client for s3://bucket/model: use the MLflow server's artifact proxy"
     ):
-        registry.Artifacts("s3://bucket/model", mlflow_server.uri).list()
+        artifacts.open_store("s3://bucket/model", registry.Registry(mlflow_server.uri, environment={})).files()
 
 
 def test_credentials_in_a_uri_are_not_shown() -> None:
-    assert registry._shown("s3://key:secret@bucket/model?token=1") == "s3://bucket/model"
+    assert registry.shown("s3://key:secret@bucket/model?token=1") == "s3://bucket/model"
 
 
 def test_progress_is_one_line_a_decision(

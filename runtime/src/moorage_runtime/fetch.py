@@ -10,18 +10,15 @@ import concurrent.futures
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moorage_runtime import errors, manifest, mlmodel, registry, settings
+from moorage_runtime import artifacts, errors, manifest, mlmodel, registry, settings
 
 logger = logging.getLogger(__name__)
 
-PARALLEL_DOWNLOADS = 8
-ATTEMPTS = 3
 PARTIAL = ".partial"
 
 
@@ -55,8 +52,7 @@ def named(uri: str, options: settings.Settings) -> settings.Settings:
     target = uri.removeprefix("models:/").strip("/")
     name, _, alias = target.partition("@")
     if alias:
-        _trust(options.ca_bundle)
-        version = registry.Registry(options.tracking_uri).version_of_alias(name, alias)
+        version = _registry(options).version_of_alias(name, alias)
         return replace(options, model_name=name, model_version=version)
     name, _, version = target.rpartition("/")
     if not name or not version.isdecimal():
@@ -78,17 +74,15 @@ def _from_an_earlier_start(options: settings.Settings) -> manifest.Manifest | No
 
 def _download(options: settings.Settings) -> manifest.Manifest:
     started = time.monotonic()
-    _trust(options.ca_bundle)
     name, version = options.model_name, options.model_version
-    source = registry.Registry(options.tracking_uri).source(name, version)
-    artifacts = registry.Artifacts(source, options.tracking_uri)
-    files = artifacts.list()
+    server = _registry(options)
+    store = artifacts.open_store(server.source(name, version), server)
+    files = store.files()
     target = options.model_dir / manifest.ARTIFACTS
     target.mkdir(parents=True, exist_ok=True)
     _drop_strangers(target, {file.path for file in files})
     missing = [file for file in files if not _is_complete(target / file.path, file.size)]
-    with registry.downloading():
-        _download_all(artifacts, missing, target)
+    _download_all(store, missing, target)
     scanned = manifest.scan(target, model=name, version=version)
     seconds = time.monotonic() - started
     size = manifest.total_size(scanned.files)
@@ -96,12 +90,12 @@ def _download(options: settings.Settings) -> manifest.Manifest:
     return scanned
 
 
-def _download_all(artifacts: registry.Artifacts, files: Sequence[registry.RemoteFile], target: Path) -> None:
+def _download_all(store: artifacts.Artifacts, files: Sequence[artifacts.RemoteFile], target: Path) -> None:
     partial = target.parent / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    with concurrent.futures.ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
-        downloads = [pool.submit(_download_one, artifacts, file, partial, target) for file in files]
+    with concurrent.futures.ThreadPoolExecutor(registry.CONNECTIONS) as pool:
+        downloads = [pool.submit(_download_one, store, file, partial, target) for file in files]
         try:
             for download in concurrent.futures.as_completed(downloads):
                 download.result()
@@ -111,17 +105,9 @@ def _download_all(artifacts: registry.Artifacts, files: Sequence[registry.Remote
     shutil.rmtree(partial)
 
 
-def _download_one(artifacts: registry.Artifacts, file: registry.RemoteFile, partial: Path, target: Path) -> None:
+def _download_one(store: artifacts.Artifacts, file: artifacts.RemoteFile, partial: Path, target: Path) -> None:
     """Into another folder first: a file in `artifacts` is always a whole one, so a second start goes on from there."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            artifacts.download(file.path, partial)
-            break
-        except (errors.FetchFailed, errors.RegistryUnreachable) as error:
-            if attempt == ATTEMPTS:
-                raise
-            logger.warning("attempt %d of %d: %s", attempt, ATTEMPTS, error)
-            time.sleep(0.5 * attempt)
+    store.download(file.path, partial)
     downloaded = partial / file.path
     if not _is_complete(downloaded, file.size):
         raise errors.FetchFailed(f"{file.path} was cut short on its way: the next start tries again")
@@ -154,9 +140,5 @@ def _compare_with_pin(digest: str, pin: Path) -> None:
         )
 
 
-def _trust(ca_bundle: str) -> None:
-    """MLflow's client takes a CA by file name, from the environment."""
-    if ca_bundle.strip():
-        with tempfile.NamedTemporaryFile("w", suffix=".pem", delete=False) as file:
-            file.write(ca_bundle)
-        os.environ["MLFLOW_TRACKING_SERVER_CERT_PATH"] = file.name
+def _registry(options: settings.Settings) -> registry.Registry:
+    return registry.Registry(options.tracking_uri, environment=os.environ, ca_bundle=options.ca_bundle)

@@ -1,245 +1,209 @@
-"""All of the runtime's MLflow I/O: which files a model version has, and downloading them. Only `fetch` imports it.
+"""A client of the five calls of MLflow's REST API that `fetch` needs: what a model version is made of, and where it lies.
 
-The registry is hostile input: it names URIs, and this module sends credentials only to the tracking server itself and to
-the object stores that the pod was given credentials for. It never opens a local path that the registry names.
+Not MLflow's own client, because importing that takes longer than all the rest of a fetch: docs/adr/0004. The registry is
+hostile input: it names URIs, and `source` lets none through that would send a pod anywhere but to the tracking server itself
+or to an object store. Source of the protocol: https://mlflow.org/docs/latest/api_reference/rest-api.html
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
+import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import mlflow
 import requests
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from requests.adapters import HTTPAdapter
 
-from moorage_runtime import errors, manifest
-
-T = TypeVar("T")
+from moorage_runtime import errors
 
 OBJECT_STORES = ("s3", "gs", "abfs", "abfss", "wasbs")
-ARTIFACT_PROXY = "/api/2.0/mlflow-artifacts/artifacts/"
+ARTIFACT_PROXY = "/api/2.0/mlflow-artifacts/artifacts"
+_MLFLOW_API = "/api/2.0/mlflow"
+
+CONNECTIONS = 8
 
 ASKING_SECONDS = 8.0
 """How long to go on asking a registry that does not answer: the kubelet starts the container again, with its own backoff."""
 
+_CONNECT_SECONDS = 3.0
+_READ_SECONDS = 60.0
+"""How long an answer may pause, once the registry is known to answer."""
+
 _INDIRECTIONS = 3
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    path: str
-    size: int | None
+_NO_SUCH = (400, 404)
+"""MLflow answers 400 to a name, a version or an alias that it does not know or does not like, where it does not answer 404."""
 
 
 class Registry:
-    """One tracking server; its credentials are in this process' environment, where MLflow's client looks for them."""
+    """One tracking server. Every method may be called from several threads.
 
-    def __init__(self, uri: str) -> None:
+    `environment` holds the variables that MLflow's own client knows: user name and password, or a token.
+    """
+
+    def __init__(self, uri: str, *, environment: Mapping[str, str], ca_bundle: str = "") -> None:
         if not uri.startswith(("http://", "https://")):
             raise errors.UsageError("MLFLOW_TRACKING_URI must be the http:// or https:// address of an MLflow server")
         self._uri = uri.rstrip("/")
-        self._client = mlflow.MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+        self._http = _session(environment)
+        self._verify = _verification(environment, ca_bundle)
 
     def version_of_alias(self, name: str, alias: str) -> str:
-        version = self._ask(lambda: self._client.get_model_version_by_alias(name, alias), f"{name}@{alias}")
-        return str(version.version)
+        what = f"{name}@{alias}"
+        return self._ask("/registered-models/alias", what, ("model_version", "version"), name=name, alias=alias)
 
     def source(self, name: str, version: str) -> str:
         """The URI of the version's artifacts, allowed and with no more indirection in it."""
         what = f"{name} version {version}"
-        uri: str = self._ask(lambda: self._client.get_model_version_download_uri(name, version), what)
+        uri = self._download_uri(name, version, what)
         for _ in range(_INDIRECTIONS):
             if not uri.startswith("models:/"):
                 return self._allowed(uri)
             uri = self._follow(uri, what)
         raise errors.SourceRefused(f"the artifacts of {what} are a chain of models:/ URIs: register the version again")
 
+    def proxied_path(self, uri: str) -> str | None:
+        """The path of an allowed URI within the server's artifact proxy; None for a URI of an object store."""
+        if uri.startswith(self._uri + ARTIFACT_PROXY + "/"):
+            return uri.removeprefix(self._uri + ARTIFACT_PROXY).strip("/")
+        parsed = urllib.parse.urlsplit(uri)
+        return parsed.path.strip("/") if parsed.scheme == "mlflow-artifacts" else None
+
+    def get(self, path: str, /, *, pause_seconds: float = _READ_SECONDS, **query: str) -> requests.Response:
+        """One request, whose body is not read yet. Raises `requests.RequestException`, for a bad status too."""
+        url = self._uri + urllib.parse.quote(path)
+        response = self._http.get(
+            url, params=query, timeout=(_CONNECT_SECONDS, pause_seconds), stream=True, verify=self._verify
+        )
+        try:
+            response.raise_for_status()
+        except requests.HTTPError:
+            response.close()
+            raise
+        return response
+
+    def _download_uri(self, name: str, version: str, what: str) -> str:
+        return self._ask("/model-versions/get-download-uri", what, ("artifact_uri",), name=name, version=version)
+
     def _follow(self, uri: str, what: str) -> str:
         target = uri.removeprefix("models:/").strip("/")
         if target.startswith("m-") and "/" not in target:
-            return str(self._ask(lambda: self._client.get_logged_model(target), what).artifact_location)
+            return self._ask(f"/logged-models/{target}", what, ("model", "info", "artifact_uri"))
         name, _, version = target.rpartition("/")
         if not name or not version.isdecimal():
-            raise errors.SourceRefused(f"{what} is stored at {_shown(uri)}: register a version with its files")
-        return str(self._ask(lambda: self._client.get_model_version_download_uri(name, version), what))
+            raise errors.SourceRefused(f"{what} is stored at {shown(uri)}: register a version with its files")
+        return self._download_uri(name, version, what)
 
     def _allowed(self, uri: str) -> str:
         parsed = urllib.parse.urlsplit(uri)
-        own = urllib.parse.urlsplit(self._uri)
+        own = urllib.parse.urlsplit(self._uri).netloc.rpartition("@")[2]
         climbs = ".." in urllib.parse.unquote(urllib.parse.unquote(parsed.path)).replace("\\", "/").split("/")
-        same_server = parsed.netloc in ("", own.netloc)
-        is_proxy = parsed.scheme == "mlflow-artifacts" and same_server
-        is_proxy = is_proxy or uri.startswith(self._uri + ARTIFACT_PROXY)
-        if climbs or parsed.query or parsed.fragment or not (is_proxy or parsed.scheme in OBJECT_STORES):
+        foreign = parsed.scheme == "mlflow-artifacts" and parsed.netloc not in ("", own)
+        known = parsed.scheme in OBJECT_STORES or self.proxied_path(uri) is not None
+        if climbs or foreign or parsed.query or parsed.fragment or not known:
             raise errors.SourceRefused(
-                f"the artifacts lie at {_shown(uri)}, where a registry may not send a pod: "
+                f"the artifacts lie at {shown(uri)}, where a registry may not send a pod: "
                 "use the server's artifact proxy (mlflow-artifacts:/) or s3, gs, abfss or wasbs"
             )
         return uri
 
-    def _ask(self, question: Callable[[], T], what: str) -> T:
-        """Answers no come at once; silence is asked again, with short pauses, until `ASKING_SECONDS` are over."""
+    def _ask(self, path: str, what: str, keys: Sequence[str], **query: str) -> str:
+        """The string that the answer has at these keys.
+
+        A no is an answer; silence is asked again, with short pauses, until `ASKING_SECONDS` are over.
+        """
         deadline = time.monotonic() + ASKING_SECONDS
         pause = 0.25
         while True:
             try:
-                with _http(timeout=3, retries=0):
-                    return question()
-            except Exception as error:
+                left = max(deadline - time.monotonic(), 0.1)
+                return _at(keys, self.get(_MLFLOW_API + path, pause_seconds=left, **query).json())
+            except requests.RequestException as error:
                 fault = self._translated(error, what)
                 if not isinstance(fault, errors.RegistryUnreachable) or time.monotonic() + pause > deadline:
                     raise fault from error
             time.sleep(pause)
             pause *= 2
 
-    def _translated(self, error: Exception, what: str) -> errors.FetchError:
-        status = _http_status(error)
+    def _translated(self, error: requests.RequestException, what: str) -> errors.FetchError:
+        status = status_of(error)
         if status in (401, 403):
             return errors.RegistryUnauthorized(
-                f"the registry {self._uri} refuses the credentials ({status}): check the Secret that "
+                f"the registry {shown(self._uri)} refuses the credentials ({status}): check the Secret that "
                 "spec.model.registry.credentialsSecret names (MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN)"
             )
-        if status == 404:
+        if status in _NO_SUCH:
             return errors.ModelVersionNotFound(
-                f"the registry {self._uri} has no {what}: check the name and the version"
+                f"the registry {shown(self._uri)} has no {what}: check the name and the version"
             )
-        if any(isinstance(cause, requests.exceptions.SSLError) for cause in _chain(error)):
+        if isinstance(error, requests.exceptions.SSLError):
             return errors.RegistryUnreachable(
-                f"the certificate of the registry at {self._uri} is not trusted: give its CA as the registry's caBundle"
+                f"the certificate of the registry at {shown(self._uri)} is not trusted: give its CA as the registry's caBundle"
             )
-        if status >= 500 or _is_silence(error):
+        if status >= 500 or is_silence(error):
             return errors.RegistryUnreachable(
-                f"no answer from the registry at {self._uri}: check that it runs and that this pod may connect to it"
+                f"no answer from the registry at {shown(self._uri)}: check that it runs and that this pod may connect to it"
             )
-        return errors.FetchFailed(f"the registry {self._uri} can't say where {what} is ({type(error).__name__})")
+        return errors.FetchFailed(f"the registry {shown(self._uri)} can't say where {what} is ({type(error).__name__})")
 
 
-class Artifacts:
-    """The files at one allowed URI. Every method may be called from several threads."""
-
-    def __init__(self, uri: str, tracking_uri: str) -> None:
-        self._shown = _shown(uri)
-        try:
-            self._store = get_artifact_repository(uri, tracking_uri=tracking_uri, registry_uri=tracking_uri)
-        except (ImportError, MlflowException) as error:
-            raise self._no_client() from error
-
-    def list(self) -> list[RemoteFile]:
-        """Every file, with a path that stays inside the model's folder."""
-        with _http(timeout=30, retries=3), self._translating("the list of its files"):
-            found = list(self._walk(""))
-        if not found:
-            raise errors.ArtifactMissing(f"there are no files at {self._shown}: they were deleted, or never uploaded")
-        return found
-
-    def download(self, path: str, folder: Path) -> None:
-        """Download one file to `folder/path`."""
-        with self._translating(path):
-            self._store.download_artifacts(path, dst_path=str(folder))
-
-    def _walk(self, folder: str) -> Iterator[RemoteFile]:
-        for info in self._store.list_artifacts(folder or None):
-            manifest.refuse_unsafe_path(info.path)
-            if info.is_dir:
-                yield from self._walk(info.path)
-            else:
-                yield RemoteFile(info.path, info.file_size)
-
-    @contextlib.contextmanager
-    def _translating(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except errors.FetchError:
-            raise
-        except Exception as error:
-            raise self._translated(error, what) from error
-
-    def _translated(self, error: Exception, what: str) -> errors.FetchError:
-        if any(isinstance(cause, ImportError) for cause in _chain(error)):
-            return self._no_client()
-        status = _http_status(error)
-        full = any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in _chain(error))
-        if full:
-            return errors.DiskFull("the model does not fit on the disk of this node: free some, or use a larger one")
-        if status in (401, 403):
-            return errors.ArtifactUnauthorized(
-                f"the artifact store refuses the credentials ({status}) for {self._shown}: check the credentials Secret"
-            )
-        if status == 404:
-            return errors.ArtifactMissing(f"{what} is not at {self._shown}: the model's files were deleted or moved")
-        if _is_silence(error):
-            return errors.RegistryUnreachable(f"no answer from the artifact store at {self._shown} for {what}")
-        return errors.FetchFailed(f"downloading {what} from {self._shown} failed ({type(error).__name__})")
-
-    def _no_client(self) -> errors.FetchError:
-        return errors.FetchFailed(
-            f"this image has no client for {self._shown}: use the MLflow server's artifact proxy, or an image with it"
-        )
-
-
-@contextlib.contextmanager
-def downloading() -> Iterator[None]:
-    """Around downloads: a read may pause for long, and a broken connection is tried again."""
-    with _http(timeout=60, retries=3):
-        yield
-
-
-@contextlib.contextmanager
-def _http(*, timeout: int, retries: int) -> Iterator[None]:
-    # MLflow's client takes these from the environment only, and reads them at each request.
-    wanted = {
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
-        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def _http_status(error: Exception) -> int:
+def status_of(error: requests.RequestException) -> int:
     """The code that a server answered with, or 0 where none did."""
-    for cause in _chain(error):
-        if isinstance(cause, requests.HTTPError) and cause.response is not None:
-            return int(cause.response.status_code)
-        response: Any = getattr(cause, "response", None)  # botocore's, a dictionary
-        if isinstance(response, dict):
-            return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    if isinstance(error, MlflowException) and not _is_silence(error):
-        return int(error.get_http_status_code())
-    return 0
+    return 0 if error.response is None else error.response.status_code
 
 
-def _is_silence(error: Exception) -> bool:
-    kinds = (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError)
-    return any(isinstance(cause, kinds) for cause in _chain(error)) or "timeout exception" in str(error)
+def is_silence(error: BaseException) -> bool:
+    """Nobody answered, or the answer broke off."""
+    kinds = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+    return isinstance(error, (*kinds, ConnectionError, TimeoutError))
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def _shown(uri: str) -> str:
+def shown(uri: str) -> str:
     """The URI without what could be a secret in it."""
     parsed = urllib.parse.urlsplit(uri)
-    return (
-        f"{parsed.scheme}://{parsed.hostname or ''}{parsed.path}"[:300]
-        if parsed.netloc
-        else uri.split("?", maxsplit=1)[0][:300]
-    )
+    host = parsed.netloc.rpartition("@")[2]
+    return (f"{parsed.scheme}://{host}{parsed.path}" if host else uri.split("?", maxsplit=1)[0])[:300]
+
+
+def _at(keys: Sequence[str], answer: Any) -> str:
+    for key in keys:
+        answer = answer.get(key) if isinstance(answer, dict) else None
+    if not isinstance(answer, str) or not answer:
+        raise requests.exceptions.InvalidJSONError("not an answer of an MLflow server")
+    return answer
+
+
+def _session(environment: Mapping[str, str]) -> requests.Session:
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
+    user, password = environment.get("MLFLOW_TRACKING_USERNAME"), environment.get("MLFLOW_TRACKING_PASSWORD")
+    token, workspace = environment.get("MLFLOW_TRACKING_TOKEN"), environment.get("MLFLOW_WORKSPACE")
+    if user and password:
+        session.auth = requests.auth.HTTPBasicAuth(user.encode(), password.encode())
+    elif token:
+        session.auth = _Bearer(token)
+    if workspace:
+        session.headers["X-MLFLOW-WORKSPACE"] = workspace
+    return session
+
+
+def _verification(environment: Mapping[str, str], ca_bundle: str) -> bool | str:
+    """What requests takes as `verify`; in each request, because one of the session gives way to REQUESTS_CA_BUNDLE."""
+    if ca_bundle.strip():
+        with tempfile.NamedTemporaryFile("w", suffix=".pem", delete=False) as file:
+            file.write(ca_bundle)
+        return file.name
+    return environment.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() not in ("true", "1")
+
+
+class _Bearer(requests.auth.AuthBase):
+    """As an authentication, not as a header of the session, which a .netrc would override."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
