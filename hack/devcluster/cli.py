@@ -71,7 +71,10 @@ def parser() -> argparse.ArgumentParser:
     add("kubeconfig", _kubeconfig, "print the path of its kubeconfig")
     add("env", _env, 'print what a shell needs to use it: eval "$(hack/cluster env)"')
     load = add("load-image", _load_image, "give its nodes an image")
-    load.add_argument("image", help="a docker-archive or OCI archive, or the name of an image of the Docker engine")
+    load.add_argument(
+        "image",
+        help="a docker-archive or OCI archive (- is standard input), or the name of an image of the Docker engine",
+    )
     shell = add("shell", _shell, "open a shell that uses it, or run a command: shell -- kubectl get pods")
     shell.add_argument("program", nargs="*", metavar="-- COMMAND", help="a command to run instead of a shell")
     logs = add("logs", _logs, "print a component's log")
@@ -147,7 +150,8 @@ def _env(cluster: providers.Cluster, options: argparse.Namespace) -> int:
 
 
 def _load_image(cluster: providers.Cluster, options: argparse.Namespace) -> int:
-    with console.step(f"load {options.image}"):
+    what = "the image on standard input" if options.image == "-" else options.image
+    with console.step(f"load {what}"):
         loaded = cluster.load_image(options.image)
     print(loaded)
     return 0

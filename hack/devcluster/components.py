@@ -5,7 +5,7 @@ Paths are the ones inside: /run/node is the cluster's state, /run/tools the buil
 
 import dataclasses
 
-from devcluster import network, settings
+from devcluster import images, network, settings, tools
 
 PKI = "/run/node/pki"
 ETCD = "http://127.0.0.1:2379"
@@ -124,6 +124,8 @@ def _kubelet(cluster: settings.Settings) -> Command:
     return (
         "kubelet",
         "--config=/run/node/kubelet.yaml",
+        # Without, a disk that is full makes it delete the image that every pod begins with.
+        f"--pod-infra-container-image={images.name(tools.PAUSE)}",
         f"--kubeconfig={PKI}/kubelet.kubeconfig",
         "--root-dir=/run/node/kubelet",
         f"--node-ip={network.Block(cluster.block).node}",

@@ -3,6 +3,9 @@
 import functools
 import json
 import pathlib
+import shutil
+import sys
+import tempfile
 from typing import Any
 
 from devcluster import console, kube, kwok, locks, paths, settings, tools, versions
@@ -103,6 +106,11 @@ class Kind:
         return tools.absent_clients()
 
     def load_image(self, image: str) -> str:
+        if image == "-":
+            with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
+                shutil.copyfileobj(sys.stdin.buffer, archive)
+                archive.flush()
+                return self.load_image(archive.name)
         what = "image-archive" if pathlib.Path(image).is_file() else "docker-image"
         console.run(["kind", "load", what, image, f"--name={self.name}"])
         return image

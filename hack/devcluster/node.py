@@ -8,9 +8,11 @@ import contextlib
 import functools
 import pathlib
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from devcluster import (
     cgroups,
@@ -73,15 +75,17 @@ class Node:
             settings.forget(self.state)
 
     def load_image(self, image: str) -> str:
-        """Import a docker-archive or OCI archive, or an image of the Docker engine; the names it brought."""
+        """Import a docker-archive or OCI archive (- is standard input), or an image of the Docker engine; the names it brought."""
+        if image == "-":
+            return self._import(sys.stdin.buffer, "what came on standard input")
         if pathlib.Path(image).is_file():
-            return self._import(pathlib.Path(image))
+            return self._import_file(pathlib.Path(image))
         if not console.succeeds(["docker", "image", "inspect", image]):
             raise console.Failure(f"{image} is neither an archive's path nor an image of a Docker engine that answers.")
         with tempfile.TemporaryDirectory() as scratch:
             archive = pathlib.Path(scratch) / "image.tar"
             console.run(["docker", "save", "--output", str(archive), image])
-            return self._import(archive)
+            return self._import_file(archive)
 
     def status(self) -> list[str]:
         known = settings.load(self.state)
@@ -157,7 +161,7 @@ class Node:
             with tempfile.TemporaryDirectory() as scratch:
                 archive = pathlib.Path(scratch) / f"{tool.name}.tar"
                 images.write(tool, archive)
-                self._import(archive)
+                self._import_file(archive)
 
     # ---- the running process
 
@@ -185,12 +189,15 @@ class Node:
     def _ctr(self, *arguments: str) -> list[str]:
         return self._inside("ctr", "--address=/run/containerd/containerd.sock", "--namespace=k8s.io", *arguments)
 
-    def _import(self, archive: pathlib.Path) -> str:
+    def _import_file(self, archive: pathlib.Path) -> str:
         with archive.open("rb") as stream:
-            command = self._ctr("images", "import", "-")
-            done = subprocess.run(command, stdin=stream, capture_output=True, text=True, check=False)
+            return self._import(stream, str(archive))
+
+    def _import(self, stream: BinaryIO, what: str) -> str:
+        command = self._ctr("images", "import", "-")
+        done = subprocess.run(command, stdin=stream, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise console.Failure(f"{archive} can't be imported:\n{console.last_lines(done.stderr)}")
+            raise console.Failure(f"{what} can't be imported:\n{console.last_lines(done.stderr)}")
         return done.stdout.strip()
 
     def _state_lines(self) -> list[str]:

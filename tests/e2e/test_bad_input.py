@@ -27,7 +27,7 @@ from place import Object, Place, a_model, a_namespace
 SECONDS = 10
 """From being visible to being told."""
 
-AT_ONCE = 6
+AT_ONCE = 11
 """More pods that start at the same time keep a small machine busy for longer than a download waits."""
 
 GPUS = 99
