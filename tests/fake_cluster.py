@@ -50,6 +50,7 @@ class FakeCluster:
         self.writes: Counter[tuple[str, str]] = Counter()
         self._now = now
         self._objects: dict[Ref, Manifest] = {}
+        self._ending: set[str] = set()
         self._watchers: list[Watcher] = []
         self._revision = 1  # of an empty store, as with etcd: no object ever has it
         self._lock = threading.RLock()  # the election writes from its own thread
@@ -116,6 +117,10 @@ class FakeCluster:
         """Someone else deletes an object."""
         with self._lock:
             self._forget(ref)
+
+    def end_namespace(self, name: str) -> None:
+        """Someone else deletes a namespace: what is in it goes later, nothing new comes."""
+        self._ending.add(name)
 
     def collect_garbage(self) -> int:
         """Delete what has owners of which none lives any more; says how many objects went."""
@@ -189,6 +194,8 @@ class FakeCluster:
 
     def _store(self, ref: Ref, live: Manifest | None, changed: Manifest, ownership: fake_ssa.Ownership) -> Manifest:
         stored = {"apiVersion": ref.kind.api_version, "kind": ref.kind.name, **_without_server_owned(changed)}
+        if live is None and ref.namespace in self._ending:
+            raise errors.NamespaceTerminating(f"create {ref}: the namespace is being terminated", status=403)
         _validate(ref, live, stored)
         fake_defaults.stored_form(ref.kind, stored)
         before = live["metadata"] if live else self._identity(ref)

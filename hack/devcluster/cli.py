@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     logs = add("logs", _logs, "print a component's log")
     logs.add_argument("component", help="as `status` lists them")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+    logs.add_argument("--tail", type=int, metavar="N", help="only the last N lines")
     fake = add("kwok", _kwok, "have N fake nodes, whose pods become ready without running")
     fake.add_argument("--nodes", type=_count, required=True, metavar="N", help="0 removes them")
     return top
@@ -170,7 +171,8 @@ def _logs(cluster: providers.Cluster, options: argparse.Namespace) -> int:
     if not path.exists():
         raise console.Failure(f"{options.component} has written no log yet: {path}")
     sys.stdout.flush()
-    return subprocess.run(["tail", "-n", "+1", *(["-f"] if options.follow else []), str(path)], check=False).returncode
+    lines = "+1" if options.tail is None else str(options.tail)
+    return subprocess.run(["tail", "-n", lines, *(["-f"] if options.follow else []), str(path)], check=False).returncode
 
 
 def _kwok(cluster: providers.Cluster, options: argparse.Namespace) -> int:

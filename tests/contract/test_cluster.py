@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ PAGE = 7
 class World:
     """A cluster and a namespace of our own in it."""
 
-    def __init__(self, client: Cluster, namespace: str) -> None:
+    def __init__(self, client: Cluster, namespace: str, api: Api | None = None) -> None:
         self.client = client
         self.namespace = namespace
+        self.api = api
 
     def config_map(self, name: str, data: dict[str, str] | None = None, **metadata: Any) -> Manifest:
         return {
@@ -70,7 +72,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         return
     api: Api = request.getfixturevalue("api")
     async with cluster.connect(api.kubeconfig, page_size=PAGE) as client:
-        yield World(client, request.getfixturevalue("namespace"))
+        yield World(client, request.getfixturevalue("namespace"), api)
 
 
 def version_of(manifest: Manifest | None) -> str:
@@ -417,6 +419,35 @@ async def test_list_reads_every_page(world: World) -> None:
 
     assert [item["metadata"]["name"] for item in found] == names
     assert {(item["apiVersion"], item["kind"]) for item in found} == {("v1", "ConfigMap")}
+
+
+@pytest.fixture
+def ending(world: World) -> Iterator[World]:
+    """A namespace that is being deleted, and does not go: the ConfigMap "held" in it has a finalizer."""
+    if isinstance(world.client, FakeCluster):
+        other = World(world.client, "ending")
+        world.client.add(other.config_map("held"))
+        world.client.end_namespace(other.namespace)
+        yield other
+        return
+    assert world.api
+    other = World(world.client, f"{world.namespace}-ending")
+    held = other.config_map("held", finalizers=["moorage.dev/test"])
+    world.api.kubectl("create", "namespace", other.namespace)
+    world.api.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(held))
+    world.api.kubectl("delete", "namespace", other.namespace, "--wait=false")
+    yield other
+    unhold = '{"metadata": {"finalizers": null}}'
+    world.api.kubectl("-n", other.namespace, "patch", "configmap", "held", "--type=merge", "--patch", unhold)
+
+
+async def test_a_namespace_that_is_being_deleted_takes_nothing_new(ending: World) -> None:
+    for write in (ending.client.apply, ending.client.create):
+        with pytest.raises(errors.NamespaceTerminating) as caught:
+            await write(ending.config_map("late"))
+        assert caught.value.status == 403
+
+    assert (await ending.client.apply(ending.config_map("held", {"a": "1"})))["data"] == {"a": "1"}
 
 
 @pytest.mark.cluster

@@ -7,7 +7,7 @@ import time
 import audit
 from fixtures_cluster import Api
 from installation import RESYNC_SECONDS, SETTLED_SECONDS, Installation
-from place import Place, a_model, until
+from place import Place, a_model, until, wait_until_others_are_gone
 
 UNUSUAL = {"requests": {"cpu": "0.05", "memory": "196608Ki"}, "limits": {"cpu": "2000m", "memory": "1024Mi"}}
 
@@ -24,6 +24,7 @@ def test_nothing_is_written_over_two_resyncs(api: Api, place: Place, operator: I
     place.wait_for_reason("waiting", "Unschedulable")
     place.wait_for_reason("failing", "AliasNotFound")
     place.wait_for_reason("scaled", "Scaling", kind="ScalingActive")
+    wait_until_others_are_gone(api)
     user = audit.service_account(operator.namespace)
     until(180, "the last write is some time ago", lambda: audit.is_calm(api, [user], SETTLED_SECONDS), every=2)
 

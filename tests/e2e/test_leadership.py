@@ -12,7 +12,7 @@ import audit
 from fixtures_cluster import Api
 from installation import RESYNC_SECONDS, SETTLED_SECONDS, Installation
 from mlflow_in_cluster import Registry
-from place import Place, a_model, until
+from place import Place, a_model, until, wait_until_others_are_gone
 
 SCRIPT = Path(__file__).parents[1] / "as_child.py"
 TAKEOVER_SECONDS = 20
@@ -118,6 +118,7 @@ def test_two_installations_that_do_not_know_each_other_agree(
         other.install(other.values(registry, replicas=1))
         place.apply(a_model("fought", replicas=2, autoscaling=None))
         place.wait_ready("fought")
+        wait_until_others_are_gone(api)
         users = [audit.service_account(item.namespace) for item in (operator, other)]
         until(90, "both are calm", lambda: audit.is_calm(api, users, SETTLED_SECONDS), every=2)
         since = audit.now()

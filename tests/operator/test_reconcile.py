@@ -511,3 +511,19 @@ async def test_what_was_made_just_before_a_crash_is_not_undone_before_the_regist
     served.restart()
     await served.reconciler.reconcile(world.KEY)
     assert served.counts() == {"3": 1, "4": 1}
+
+
+async def test_in_a_namespace_that_is_being_deleted_it_tries_once(served: World) -> None:
+    served.apply(replicas=2)
+    await served.settle()
+    served.cluster.end_namespace("payments")
+    served.cluster.writes.clear()
+    told = served.events()
+    for child in [ref for ref in served.cluster._objects if ref.kind in CHILDREN]:
+        served.cluster.remove(child)
+        await served.reconcile()
+    assert served.cluster.writes.total() == 1
+    assert served.events() == told
+    served.resync()
+    await served.reconcile()
+    assert served.cluster.writes.total() == 2, "a resync finds it, should it be there after all"

@@ -249,6 +249,19 @@ def test_what_breaks_once_is_tried_again(tmp_path: Path) -> None:
         assert fetch.fetch(options(uri, tmp_path)).flavors == ("onnx",)
 
 
+def test_a_slow_registry_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted(a_good_script()) as (uri, handler):
+        quick = handler.do_GET
+
+        def slow(self: _Scripted) -> None:
+            time.sleep(3.5 if self.path.startswith(SOURCE) else 0)
+            quick(self)
+
+        monkeypatch.setattr(handler, "do_GET", slow)
+        fetch.fetch(options(uri, tmp_path))
+    assert len(handler.seen) == 3, "each is asked once"
+
+
 @pytest.mark.parametrize(
     ("path", "answer", "error"),
     [

@@ -6,6 +6,7 @@ OperatorError
 │   ├── Conflict             409: a precondition (uid, resourceVersion) does not hold any more
 │   ├── Forbidden            401, 403: RBAC, admission policy or quota says no
 │   ├── Invalid              400, 404 on write, 422: this object can't be stored as it is
+│   ├── NamespaceTerminating 403: the namespace is being deleted, nothing can be made in it any more
 │   ├── Throttled            429: slow down, with the server's `retry_after` seconds
 │   └── Unreachable          5xx, refused, reset, timed out: try again later
 ├── LeadershipLost           this process may not write any more
@@ -48,6 +49,10 @@ class Forbidden(ClusterError):
 
 
 class Invalid(ClusterError):
+    pass
+
+
+class NamespaceTerminating(ClusterError):
     pass
 
 

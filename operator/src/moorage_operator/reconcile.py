@@ -99,6 +99,12 @@ class Reconciler:
                 return None
             except NameTaken:
                 looked.doubts_names = True
+            except errors.NamespaceTerminating:
+                # It goes with its children, in an order that nobody knows, and none of them can be made again. Forgotten, it
+                # is not tried for each child that goes; the next resync finds it, should it stay after all.
+                log.info("%s: its namespace is being deleted; left alone", key)
+                self._index.remove(MODEL_DEPLOYMENT, manifest)
+                return None
         raise errors.Conflict(f"{key} changes faster than it can be read")
 
     async def _pass(self, key: Key, now: datetime, looked: Looked) -> float | None:

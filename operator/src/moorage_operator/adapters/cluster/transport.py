@@ -24,6 +24,7 @@ JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
 
+_NAMESPACE_TERMINATING = "NamespaceTerminating"  # the cause of the admission plugin NamespaceLifecycle
 _MESSAGE_LIMIT = 1000
 _NETWORK_ERRORS = (aiohttp.ClientError, TimeoutError, OSError, ConfigException)
 
@@ -109,6 +110,7 @@ class Transport:
 
 class _Cause(msgspec.Struct):
     field: str = ""
+    reason: str = ""
 
 
 class _Details(msgspec.Struct):
@@ -131,6 +133,8 @@ def _error(call: Call, response: RESTResponse, data: bytes) -> errors.ClusterErr
         return errors.Throttled(message, status=status, retry_after=_seconds(response.headers.get("Retry-After")))
     if status == HTTPStatus.UNPROCESSABLE_ENTITY and _is_stale(call, refusal.details or _Details()):
         return errors.Conflict(f"{call.what}: the live object is no longer the one that was meant", status=status)
+    if any(cause.reason == _NAMESPACE_TERMINATING for cause in (refusal.details or _Details()).causes or ()):
+        return errors.NamespaceTerminating(message, status=status)
     return _class(call, status)(message, status=status)
 
 
