@@ -68,6 +68,11 @@ class MlflowServer:
             self.stop()
 
     def start(self) -> None:
+        self.launch()
+        self.wait_until_healthy()
+
+    def launch(self) -> None:
+        """Without waiting: it takes many seconds until the first answer."""
         users = f"sqlite:///{self.folder / 'users.db'}"
         (self.folder / "basic_auth.ini").write_text(f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {users}\n")
         environment = {
@@ -83,7 +88,16 @@ class MlflowServer:
             self.process = subprocess.Popen(
                 self._command(), cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
             )
-        self._wait_until_healthy(self.process, time.monotonic() + 110)
+
+    def wait_until_healthy(self) -> None:
+        deadline = time.monotonic() + 110
+        while not self._is_healthy():
+            if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise console.Failure(
+                    "MLflow did not start:\n" + console.last_lines((self.folder / "server.log").read_text())
+                )
+            time.sleep(0.1)
 
     def stop(self) -> None:
         if self.process is None:
@@ -109,15 +123,6 @@ class MlflowServer:
         command = [sys.executable, "-m", "mlflow", "server", "--serve-artifacts"]
         command += ["--app-name", "basic-auth"] if self.username else []
         return command + [word for option in options.items() for word in option]
-
-    def _wait_until_healthy(self, process: subprocess.Popen[bytes], deadline: float) -> None:
-        while not self._is_healthy():
-            if process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise console.Failure(
-                    "MLflow did not start:\n" + console.last_lines((self.folder / "server.log").read_text())
-                )
-            time.sleep(0.1)
 
     def _is_healthy(self) -> bool:
         try:

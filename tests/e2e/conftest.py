@@ -6,6 +6,7 @@ restricted pods may run.
 
 from __future__ import annotations
 
+import concurrent.futures
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -64,13 +65,13 @@ def registry(api: Api, images: None) -> Iterator[Registry]:
     """With version 1 of iris and of digits-onnx, both `champion`."""
     with a_namespace(api, f"moorage-e2e-mlflow-{uuid.uuid4().hex[:6]}") as place:
         place.apply(*mlflow_in_cluster.manifests(place))
-        for name in ("mlflow", LOGIN):
-            place.kubectl("rollout", "status", f"deployment/{name}", "--timeout=180s", seconds=190)
+        place.wait_rolled_out("mlflow")
         with place.reach("mlflow", PORT) as url:
             until(30, "MLflow answers", lambda: mlflow_in_cluster.is_up(url))
             found = Registry(place, url)
-            for example in ("iris", "digits-onnx"):
-                found.train(example)
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                list(pool.map(found.train, ("iris", "digits-onnx")))
+            place.wait_rolled_out(LOGIN)
             yield found
         found.in_pod("find", "/data", "-mindepth", "1", "-delete")
         place.kubectl("delete", "persistentvolume", f"{place.name}-mlflow", "--wait=false")
