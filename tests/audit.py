@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,16 +39,19 @@ def requests(api: Api, user: str, since: datetime) -> list[Request]:
     return list(_requests(api, user, since))
 
 
-def writes(api: Api, user: str, since: datetime) -> list[Request]:
-    """Without those to the Lease, which is renewed for ever."""
-    found = requests(api, user, since)
-    return [item for item in found if item.verb not in READS and not item.resource.endswith("leases")]
+def writes(api: Api, user: str, since: datetime, *, apart_from: Collection[str] = ()) -> list[Request]:
+    """Without those to the Lease, which is renewed for ever, and those in some namespaces."""
+    return [
+        item
+        for item in requests(api, user, since)
+        if item.verb not in READS and not item.resource.endswith("leases") and item.namespace not in apart_from
+    ]
 
 
-def is_calm(api: Api, users: list[str], seconds: float) -> bool:
+def is_calm(api: Api, users: list[str], seconds: float, *, apart_from: Collection[str] = ()) -> bool:
     """None of them wrote anything in the last seconds."""
     since = now() - timedelta(seconds=seconds)
-    return not any(writes(api, user, since) for user in users)
+    return not any(writes(api, user, since, apart_from=apart_from) for user in users)
 
 
 def service_account(namespace: str, name: str = "moorage-operator") -> str:

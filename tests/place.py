@@ -131,14 +131,10 @@ def a_namespace(api: Api, name: str) -> Iterator[Place]:
     api.kubectl("delete", "namespace", name, "--wait=false")
 
 
-def wait_until_others_are_gone(api: Api) -> None:
-    """Namespaces of tests before this one: while they are deleted, the operator sees what is in them go."""
-
-    def ending() -> list[str]:
-        namespaces = json.loads(api.kubectl("get", "namespaces", "--output=json"))["items"]
-        return [item["metadata"]["name"] for item in namespaces if item["status"]["phase"] == "Terminating"]
-
-    until(180, "namespaces that are being deleted are gone", lambda: not ending(), ending)
+def ending_namespaces(api: Api) -> set[str]:
+    """Those of tests before this one: while they are deleted, the operator sees what is in them go."""
+    namespaces = json.loads(api.kubectl("get", "namespaces", "--output=json"))["items"]
+    return {item["metadata"]["name"] for item in namespaces if item["status"]["phase"] == "Terminating"}
 
 
 def ask(url: str, body: Object | None = None, *, seconds: float = 10) -> Any:
