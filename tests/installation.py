@@ -123,7 +123,7 @@ class Installation:
 
     def _wait_for_rollout(self) -> None:
         """Until the old pods have gone, too: two operators would be at work else."""
-        self.place.wait_rolled_out(OPERATOR)
+        self.place.wait_rolled_out(OPERATOR, seconds=90)
         wanted = self.place.get("deployment", OPERATOR)["spec"]["replicas"]
         selector = "app.kubernetes.io/component=operator"
         until(60, "the old copies have gone", lambda: len(self.place.find("pods", selector)) == wanted)

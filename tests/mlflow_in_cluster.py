@@ -102,7 +102,7 @@ class Registry:
 
     def start(self) -> None:
         self.place.kubectl("scale", "deployment/mlflow", "--replicas=1")
-        self.place.wait_rolled_out("mlflow")
+        self.place.wait_rolled_out("mlflow", seconds=120)
 
     def in_pod(self, *command: str) -> str:
         """Run a command where the server's data is."""

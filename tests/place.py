@@ -83,8 +83,8 @@ class Place:
         selector = f"moorage.dev/deployment={name}" + (f",moorage.dev/revision={revision}" if revision else "")
         return [pod for pod in self.find("pods", selector) if "deletionTimestamp" not in pod["metadata"]]
 
-    def wait_rolled_out(self, deployment: str) -> None:
-        self.kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=180s", seconds=190)
+    def wait_rolled_out(self, deployment: str, *, seconds: int = 180) -> None:
+        self.kubectl("rollout", "status", f"deployment/{deployment}", f"--timeout={seconds}s", seconds=seconds + 10)
 
     def wait_ready(self, *names: str, seconds: float = 240) -> None:
         """As users do it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,7 +150,7 @@ def test_make_help_lists_each_target() -> None:
 
 def test_what_is_generated_is_what_the_generator_writes() -> None:
     done = subprocess.run(
-        ["python", "hack/generate.py", "--check"],
+        [sys.executable, "hack/generate.py", "--check"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import json
 import logging
 import os
@@ -11,17 +10,16 @@ import shutil
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 from mlflow_server import MlflowServer, free_port
 from moorage_runtime import artifacts, errors, fetch, manifest, registry, settings
 from runtime_builders import a_model_folder
+from stub_http import Reply, Request, Stub, serving
 
 INPUTS = [{"type": "double", "name": "a", "required": True}]
 
@@ -190,39 +188,19 @@ def test_an_alias_that_does_not_exist_is_named(mlflow_server: MlflowServer, vers
         fetch.named("models:/fetched@loser", options(mlflow_server, tmp_path))
 
 
-class _Scripted(http.server.BaseHTTPRequestHandler):
-    """Answers each path with the script's next (status, headers, body) for it, the last one again and again."""
-
-    script: ClassVar[dict[str, list[tuple[int, dict[str, str], bytes]]]]
-    seen: ClassVar[list[tuple[str, str | None]]]
-
-    def do_GET(self) -> None:
-        path = self.path.split("?")[0]
-        self.seen.append((path, self.headers["Authorization"]))
-        answers = self.script[path]
-        status, headers, body = answers.pop(0) if len(answers) > 1 else answers[0]
-        self.send_response(status)
-        for name, value in {"content-length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Not into the tests' output."""
+Script = dict[str, list[Reply]]
 
 
 @contextlib.contextmanager
-def scripted(answers: Mapping[str, list[tuple[int, dict[str, str], bytes]]]) -> Iterator[tuple[str, type[_Scripted]]]:
-    """The address of a server that follows the script, and its handler, which has `seen` paths and credentials."""
-    handler = type("Handler", (_Scripted,), {"script": {p: list(a) for p, a in answers.items()}, "seen": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", handler
-        finally:
-            server.shutdown()
-            thread.join()
+def scripted(script: Script) -> Iterator[Stub]:
+    """Answers each path with the script's next reply for it, the last one again and again."""
+
+    def answer(request: Request) -> Reply:
+        replies = script[request.path]
+        return replies.pop(0) if len(replies) > 1 else replies[0]
+
+    with serving(answer) as stub:
+        yield stub
 
 
 SOURCE = "/api/2.0/mlflow/model-versions/get-download-uri"
@@ -231,83 +209,71 @@ MODEL = f"{LISTING}/0/MLmodel"
 TEXT = b"flavors: {onnx: {}}\n"
 
 
-def a_good_script() -> dict[str, list[tuple[int, dict[str, str], bytes]]]:
+def a_good_script() -> Script:
     listing = {"files": [{"path": "MLmodel", "is_dir": False, "file_size": len(TEXT)}]}
     return {
-        SOURCE: [(200, {}, b'{"artifact_uri": "mlflow-artifacts:/0"}')],
-        LISTING: [(200, {}, json.dumps(listing).encode())],
-        MODEL: [(200, {}, TEXT)],
+        SOURCE: [Reply({"artifact_uri": "mlflow-artifacts:/0"})],
+        LISTING: [Reply(listing)],
+        MODEL: [Reply(TEXT)],
     }
 
 
 def test_what_breaks_once_is_tried_again(tmp_path: Path) -> None:
     script = a_good_script()
-    script[SOURCE].insert(0, (503, {}, b"busy"))
-    script[LISTING].insert(0, (502, {}, b"busy"))
-    script[MODEL].insert(0, (200, {"content-length": "1000"}, TEXT))  # and then the connection ends
-    with scripted(script) as (uri, _):
-        assert fetch.fetch(options(uri, tmp_path)).flavors == ("onnx",)
+    script[SOURCE].insert(0, Reply(b"busy", 503))
+    script[LISTING].insert(0, Reply(b"busy", 502))
+    script[MODEL].insert(0, Reply(TEXT, headers={"Content-Length": "1000"}))  # and then the connection ends
+    with scripted(script) as stub:
+        assert fetch.fetch(options(stub.url, tmp_path)).flavors == ("onnx",)
 
 
-def test_a_slow_registry_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with scripted(a_good_script()) as (uri, handler):
-        quick = handler.do_GET
+def test_a_slow_registry_is_waited_for(tmp_path: Path) -> None:
+    with scripted(a_good_script()) as stub:
+        quick = stub.answer
 
-        def slow(self: _Scripted) -> None:
-            time.sleep(3.5 if self.path.startswith(SOURCE) else 0)
-            quick(self)
+        def slow(request: Request) -> Reply:
+            time.sleep(3.5 if request.path == SOURCE else 0)
+            return quick(request)
 
-        monkeypatch.setattr(handler, "do_GET", slow)
-        fetch.fetch(options(uri, tmp_path))
-    assert len(handler.seen) == 3, "each is asked once"
+        stub.answer = slow
+        fetch.fetch(options(stub.url, tmp_path))
+    assert len(stub.requests) == 3, "each is asked once"
 
 
 @pytest.mark.parametrize(
-    ("path", "answer", "error"),
+    ("path", "reply", "error"),
     [
-        (SOURCE, (200, {}, b"<html>Please log in</html>"), errors.FetchFailed),
-        (SOURCE, (200, {}, b'{"artifact_uri": null}'), errors.FetchFailed),
-        (SOURCE, (200, {}, b"[]"), errors.FetchFailed),
-        (SOURCE, (403, {}, b""), errors.RegistryUnauthorized),
-        (LISTING, (200, {}, b'{"files": 1}'), errors.FetchFailed),
-        (LISTING, (200, {}, b'{"files": [{"path": "../x", "is_dir": true}]}'), errors.SourceRefused),
-        (LISTING, (403, {}, b""), errors.ArtifactUnauthorized),
-        (LISTING, (503, {}, b""), errors.RegistryUnreachable),
-        (MODEL, (404, {}, b""), errors.ArtifactMissing),
-        (MODEL, (500, {}, b""), errors.RegistryUnreachable),
+        (SOURCE, Reply(b"<html>Please log in</html>"), errors.FetchFailed),
+        (SOURCE, Reply(b'{"artifact_uri": null}'), errors.FetchFailed),
+        (SOURCE, Reply(b"[]"), errors.FetchFailed),
+        (SOURCE, Reply(status=403), errors.RegistryUnauthorized),
+        (LISTING, Reply(b'{"files": 1}'), errors.FetchFailed),
+        (LISTING, Reply(b'{"files": [{"path": "../x", "is_dir": true}]}'), errors.SourceRefused),
+        (LISTING, Reply(status=403), errors.ArtifactUnauthorized),
+        (LISTING, Reply(status=503), errors.RegistryUnreachable),
+        (MODEL, Reply(status=404), errors.ArtifactMissing),
+        (MODEL, Reply(status=500), errors.RegistryUnreachable),
     ],
 )
 def test_each_bad_answer_has_its_reason(
-    path: str, answer: tuple[int, dict[str, str], bytes], error: type[errors.FetchError], tmp_path: Path
+    path: str, reply: Reply, error: type[errors.FetchError], tmp_path: Path
 ) -> None:
-    with scripted({**a_good_script(), path: [answer]}) as (uri, _), pytest.raises(error):
-        fetch.fetch(options(uri, tmp_path))
+    with scripted({**a_good_script(), path: [reply]}) as stub, pytest.raises(error):
+        fetch.fetch(options(stub.url, tmp_path))
 
 
 def test_a_token_goes_to_the_registry_and_nowhere_that_it_redirects_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
-    with scripted({"/elsewhere": [(200, {}, TEXT)]}) as (other, elsewhere):
-        redirect = (302, {"location": other.replace("127.0.0.1", "localhost") + "/elsewhere"}, b"")
-        with scripted({**a_good_script(), MODEL: [redirect]}) as (uri, own):
-            fetch.fetch(options(uri, tmp_path))
-    assert own.seen == [(path, "Bearer hunter2") for path in (SOURCE, LISTING, MODEL)]
-    assert elsewhere.seen == [("/elsewhere", None)]
-
-
-class _NothingHere(http.server.BaseHTTPRequestHandler):
-    """An MLflow server's answer to a question about a model that it does not have."""
-
-    def do_GET(self) -> None:
-        body = b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such model"}'
-        self.send_response(404)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Not into the tests' output."""
+    with scripted({"/elsewhere": [Reply(TEXT)]}) as elsewhere:
+        away = elsewhere.url.replace("127.0.0.1", "localhost") + "/elsewhere"
+        with scripted({**a_good_script(), MODEL: [Reply(status=302, headers={"Location": away})]}) as own:
+            fetch.fetch(options(own.url, tmp_path))
+    assert [request.path for request in own.requests] == [SOURCE, LISTING, MODEL]
+    assert own.authorizations() == ["Bearer hunter2"] * 3
+    assert [request.path for request in elsewhere.requests] == ["/elsewhere"]
+    assert elsewhere.authorizations() == [None]
 
 
 @pytest.fixture
@@ -317,16 +283,11 @@ def tls_registry(tmp_path: Path) -> Iterator[tuple[str, str]]:
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run([*made, *names], check=True, capture_output=True)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _NothingHere)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"https://localhost:{server.server_port}", certificate.read_text()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    nothing_here = Reply({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such model"}, 404)
+    with serving(lambda _: nothing_here, tls=context) as stub:
+        yield stub.url.replace("127.0.0.1", "localhost"), certificate.read_text()
 
 
 def test_a_registry_with_a_ca_of_its_own_is_trusted_by_its_bundle_only(

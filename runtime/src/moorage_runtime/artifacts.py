@@ -26,14 +26,8 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """`path` is relative to the model and stays inside it; `size` is in bytes, None where the store does not tell."""
+    """A file, or a folder in a listing; `path` is relative to the model, `size` in bytes, None where the store does not tell."""
 
-    path: str
-    size: int | None
-
-
-@dataclass(frozen=True)
-class Listed:
     path: str
     size: int | None
     is_folder: bool
@@ -42,7 +36,7 @@ class Listed:
 class Store(Protocol):
     """Where one version's files lie; paths are relative to it. Every method may be called from several threads."""
 
-    def list(self, folder: str) -> list[Listed]: ...
+    def list(self, folder: str) -> list[RemoteFile]: ...
 
     def download(self, path: str, folder: Path) -> None: ...
 
@@ -78,7 +72,7 @@ class Artifacts:
             if each.is_folder:
                 yield from self._walk(each.path)
             else:
-                yield RemoteFile(each.path, each.size)
+                yield each
 
     def _try(self, what: str, action: Callable[[], T]) -> T:
         for attempt in range(1, ATTEMPTS):
@@ -122,10 +116,10 @@ class Proxy:
         self._server = server
         self._root = root
 
-    def list(self, folder: str) -> list[Listed]:
+    def list(self, folder: str) -> list[RemoteFile]:
         answer = self._server.get(registry.ARTIFACT_PROXY, path=posixpath.join(self._root, folder)).json()
         return [
-            Listed(
+            RemoteFile(
                 path=posixpath.join(folder, each["path"]),
                 size=int(each["file_size"]) if "file_size" in each else None,
                 is_folder=each["is_dir"],
@@ -148,9 +142,10 @@ class ObjectStore:
     def __init__(self, uri: str) -> None:
         self._uri = uri
 
-    def list(self, folder: str) -> list[Listed]:
+    def list(self, folder: str) -> list[RemoteFile]:
         return [
-            Listed(info.path, info.file_size, info.is_dir) for info in self._repository.list_artifacts(folder or None)
+            RemoteFile(info.path, info.file_size, info.is_dir)
+            for info in self._repository.list_artifacts(folder or None)
         ]
 
     def download(self, path: str, folder: Path) -> None:

@@ -128,12 +128,13 @@ class _Status(msgspec.Struct):
 def _error(call: Call, response: RESTResponse, data: bytes) -> errors.ClusterError:
     status: int = response.status
     refusal = _refusal(data)
+    details = refusal.details or _Details()
     message = f"{call.what}: {_cut(refusal.message) or response.reason or status}"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return errors.Throttled(message, status=status, retry_after=_seconds(response.headers.get("Retry-After")))
-    if status == HTTPStatus.UNPROCESSABLE_ENTITY and _is_stale(call, refusal.details or _Details()):
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY and _is_stale(call, details):
         return errors.Conflict(f"{call.what}: the live object is no longer the one that was meant", status=status)
-    if any(cause.reason == _NAMESPACE_TERMINATING for cause in (refusal.details or _Details()).causes or ()):
+    if any(cause.reason == _NAMESPACE_TERMINATING for cause in details.causes or ()):
         return errors.NamespaceTerminating(message, status=status)
     return _class(call, status)(message, status=status)
 
