@@ -35,7 +35,6 @@ ATOMIC_MAPS = {
     "resourceFieldRef",
 }
 SERVER_OWNED = {"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"}
-ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def apply(live: dict[str, Any], fields: dict[str, Any], owner: Owner, ownership:
     for path in sorted(dropped, key=len, reverse=True):
         if not _is_merge_key(path) and not any(held[: len(path)] == path for held in others):
             _remove(merged, path)
-    taken = {path for path in wanted & others if value_at(live, path) != value_at(merged, path)}
+    taken = wanted & others & _changed(values(live), values(merged))
     _take(ownership, owner, taken)
     ownership[owner] = wanted
     forget_absent(ownership, merged)
@@ -103,7 +102,7 @@ def apply(live: dict[str, Any], fields: dict[str, Any], owner: Owner, ownership:
 
 def update(live: dict[str, Any], changed: dict[str, Any], owner: Owner, ownership: Ownership) -> None:
     """`owner` wrote the whole object: it owns what differs from before."""
-    taken = {path for path in paths(changed) - {()} if value_at(live, path) != value_at(changed, path)}
+    taken = (paths(changed) - {()}) & _changed(values(live), values(changed))
     if taken:
         _take(ownership, owner, taken)
         ownership[owner] = ownership.get(owner, set()) | taken
@@ -111,20 +110,26 @@ def update(live: dict[str, Any], changed: dict[str, Any], owner: Owner, ownershi
 
 
 def forget_absent(ownership: Ownership, stored: dict[str, Any]) -> None:
+    present = values(stored).keys()
     for owner, held in list(ownership.items()):
-        ownership[owner] = {path for path in held if value_at(stored, path) is not ABSENT}
+        ownership[owner] = held & present
         if not ownership[owner]:
             del ownership[owner]
 
 
-def value_at(value: Any, path: Path, name: str = "") -> Any:
-    """The leaf at the path; for a list-map item only that it is there."""
-    for element in path:
-        found = [(child_name, child) for key, child_name, child in _children(value, name) if key == element]
-        if not found:
-            return ABSENT
-        name, value = found[0]
-    return True if path and path[-1].startswith("k:") else value
+def values(value: Any, name: str = "", above: Path = ()) -> dict[Path, Any]:
+    """What is at each path below; for a list-map item only that it is there."""
+    found: dict[Path, Any] = {}
+    for element, child_name, child in _children(value, name):
+        path = (*above, element)
+        found[path] = True if element.startswith("k:") else child
+        found.update(values(child, child_name, path))
+    return found
+
+
+def _changed(before: dict[Path, Any], after: dict[Path, Any]) -> set[Path]:
+    """Paths whose value is another one, or new."""
+    return {path for path, value in after.items() if path not in before or before[path] != value}
 
 
 def read(managed_fields: Iterable[Mapping[str, Any]]) -> Ownership:

@@ -173,8 +173,9 @@ class History(RuleBasedStateMachine):
         assert self.world.condition("Ready")[0] == ("True" if replicas else "False")
 
     def _all_is_in_order(self) -> None:
-        """The address is stable's; of revisions without a role there are only Deployments at 0, as many as wanted; of a stranger's
-        changes, and of what was taken out of the spec, there is nothing.
+        """The address is stable's; of revisions without a role there are only Deployments at 0, as many as wanted; of what was taken
+        out of the spec there is nothing, and of a stranger's changes only those that were in a template when its ControllerRevision
+        was lost.
         """
         spec, status = self.world.all(MODEL_DEPLOYMENT)[0]["spec"], self.world.status
         active = {status[role]["revision"] for role in ("stable", "canary", "previous") if role in status}
@@ -186,8 +187,9 @@ class History(RuleBasedStateMachine):
         deployments = self.world.all(DEPLOYMENT)
         retired = {item["metadata"]["name"] for item in deployments} - active
         assert len(retired) <= spec.get("revisionHistoryLimit", 3)
-        templates = [item["spec"]["template"]["metadata"] for item in deployments]
-        assert not any("someone" in template.get("annotations", {}) for template in templates)
+        frozen = {item["metadata"]["name"]: item["data"] for item in self.world.all(CONTROLLER_REVISION)}
+        for item in deployments:
+            assert not _was_added_to(item["spec"]) or _was_added_to(frozen[item["metadata"]["name"]])
         address, answering = self.world.address, status.get("stable") or status.get("canary")
         assert address
         assert answering
@@ -213,7 +215,10 @@ class History(RuleBasedStateMachine):
             assert [owner["uid"] for owner in item["metadata"]["ownerReferences"]] == [uid]
 
     def teardown(self) -> None:
+        """However it went, it ends well. Few histories take out of the spec what was added to it, and change nothing else there."""
         if hasattr(self, "world"):
+            service = self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("service", {})
+            self.world.apply(service=service | {"annotations": {}})
             self.everything_heals()
 
     def _settle(self) -> None:
@@ -228,6 +233,10 @@ class History(RuleBasedStateMachine):
     def _ready(self, revision: str) -> int:
         pods = [pod for pod in self.world.all(POD) if pod["metadata"]["labels"][names.REVISION] == revision]
         return sum(pod.get("status", {}).get("conditions", [{}])[0].get("status") == "True" for pod in pods)
+
+
+def _was_added_to(content: Manifest) -> bool:
+    return "someone" in content["template"]["metadata"].get("annotations", {})
 
 
 def _add_annotation(manifest: Manifest) -> None:

@@ -190,7 +190,11 @@ async def test_a_sidecar_that_was_patched_in_shows_as_foreign_and_can_be_removed
 
     assert 'k:{"name":"sidecar"}' in foreign[0]["fieldsV1"]["f:spec"]["f:template"]["f:spec"]["f:containers"]
 
-    healed = await world.client.patch(kinds.ref_of(stored), [{"op": "remove", "path": f"{path}/1"}])
+    put_back = {"op": "replace", "path": "/spec/template", "value": stored["spec"]["template"]}
+    with pytest.raises(errors.Conflict):
+        await world.client.patch(kinds.ref_of(stored), [put_back | {"op": "test"}, put_back])
+    seen = put_back | {"op": "test", "value": patched["spec"]["template"]}
+    healed = await world.client.patch(kinds.ref_of(stored), [seen, put_back])
     assert [item["name"] for item in healed["spec"]["template"]["spec"]["containers"]] == ["serve"]
 
 

@@ -11,6 +11,7 @@ from moorage_operator.core.kinds import (
     AUTOSCALER,
     CHILDREN,
     CONFIG_MAP,
+    CONTROLLER_REVISION,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
     SERVICE,
@@ -218,16 +219,29 @@ async def test_what_others_add_to_the_pod_template_is_removed_and_other_fields_o
     await served.settle()
 
     def add(manifest: Manifest) -> None:
-        manifest["spec"]["template"]["metadata"].setdefault("annotations", {})["kubectl.kubernetes.io/restartedAt"] = (
-            "now"
-        )
+        _restart_by_kubectl(manifest)
         manifest["metadata"]["labels"]["team"] = "red"
 
     served.cluster.edit(served.ref(DEPLOYMENT, served.revision("3")), add)
     await served.settle()
     deployment = served.all(DEPLOYMENT)[0]
-    assert "kubectl.kubernetes.io/restartedAt" not in deployment["spec"]["template"]["metadata"].get("annotations", {})
+    assert not deployment["spec"]["template"]["metadata"].get("annotations")
     assert deployment["metadata"]["labels"]["team"] == "red"
+
+
+async def test_one_pass_puts_back_a_template_and_the_replicas_of_an_autoscaler(served: World) -> None:
+    served.apply(autoscaling={"minReplicas": 2, "maxReplicas": 4})
+    await served.settle()
+
+    def spoil(manifest: Manifest) -> None:
+        _restart_by_kubectl(manifest)
+        manifest["spec"]["replicas"] = 0
+
+    served.cluster.edit(served.ref(DEPLOYMENT, served.revision("3")), spoil)
+    await served.reconcile()
+    spec = served.all(DEPLOYMENT)[0]["spec"]
+    assert not spec["template"]["metadata"].get("annotations")
+    assert spec["replicas"] == 2
 
 
 async def test_a_deleted_child_comes_back(served: World) -> None:
@@ -248,8 +262,6 @@ async def test_a_deleted_controller_revision_comes_back_and_restarts_no_pod(serv
     await served.settle()
     name = served.revision("3")
     template = served.all(DEPLOYMENT)[0]["spec"]["template"]
-    from moorage_operator.core.kinds import CONTROLLER_REVISION  # noqa: PLC0415
-
     served.cluster.remove(served.ref(CONTROLLER_REVISION, name))
     await served.settle()
     assert served.all(DEPLOYMENT)[0]["spec"]["template"] == template
@@ -527,3 +539,8 @@ async def test_in_a_namespace_that_is_being_deleted_it_tries_once(served: World)
     served.resync()
     await served.reconcile()
     assert served.cluster.writes.total() == 2, "a resync finds it, should it be there after all"
+
+
+def _restart_by_kubectl(manifest: Manifest) -> None:
+    annotations = manifest["spec"]["template"]["metadata"].setdefault("annotations", {})
+    annotations["kubectl.kubernetes.io/restartedAt"] = "now"

@@ -204,11 +204,10 @@ class Reconciler:
                     "spec": {"replicas": replicas},
                 }
                 stored = await self._cluster.apply(partial, manager=names.REPLICAS_MANAGER)
-            case RestoreTemplate(ref, template, resource_version):
-                test = {"op": "test", "path": "/metadata/resourceVersion", "value": resource_version}
-                stored = await self._cluster.patch(
-                    ref, [test, {"op": "replace", "path": "/spec/template", "value": template}]
-                )
+            case RestoreTemplate(ref, seen, template):
+                # Not the resourceVersion: the replicas of the same Deployment may have been handed over just before.
+                test = {"op": "test", "path": "/spec/template", "value": seen}
+                stored = await self._cluster.patch(ref, [test, test | {"op": "replace", "value": template}])
             case Delete(ref, uid, resource_version):
                 await self._cluster.delete(ref, uid=uid, resource_version=resource_version)
                 self._index.remove(ref.kind, {"metadata": {"name": ref.name, "namespace": ref.namespace, "uid": uid}})

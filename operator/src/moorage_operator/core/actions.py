@@ -31,11 +31,11 @@ class HandOverReplicas:
 
 @dataclass(frozen=True)
 class RestoreTemplate:
-    """Replace a Deployment's pod template, so that fields which others added to it are gone."""
+    """Replace a Deployment's pod template `seen` by another, so that fields which others added to it are gone."""
 
     deployment: Ref
+    seen: Manifest
     template: Manifest
-    resource_version: str
 
 
 @dataclass(frozen=True)

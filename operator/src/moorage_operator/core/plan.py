@@ -173,7 +173,7 @@ class Plan:
         if not compare.holds(desired, live):
             yield Apply(desired, uid=live["metadata"]["uid"])
         elif ref.kind is DEPLOYMENT and compare.has_foreign_template_fields(live):
-            yield RestoreTemplate(ref, manifest["spec"]["template"], live["metadata"]["resourceVersion"])
+            yield RestoreTemplate(ref, live["spec"]["template"], manifest["spec"]["template"])
 
     def _delete(self, kind: Kind, name: str) -> Iterator[Action]:
         live = self.observed.child(kind, name)
