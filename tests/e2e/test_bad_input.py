@@ -21,6 +21,7 @@ from installation import Installation
 from mlflow_in_cluster import Registry
 from mlflow_server import ADMIN, ADMIN_PASSWORD
 from moorage_operator.core import conditions
+from moorage_operator.core.checks import SPOKEN_BY_RUNTIME
 from moorage_operator.core.reasons import Reason
 from place import Object, Place, a_model, a_namespace
 
@@ -403,7 +404,7 @@ def look(place: Place, found: dict[str, Told]) -> None:
     for name, item in found.items():
         row = ROWS[name]
         own = [each for each in objects if each["metadata"].get("labels", {}).get("moorage.dev/deployment") == name]
-        if not item.visible and (not row.by_pods or any(shows_a_problem(child) for child in own)):
+        if not item.visible and (not row.by_pods or any(shows(row.reason, child) for child in own)):
             item.visible = now if row.by_pods else item.begin
         [model] = [each for each in objects if each["kind"] == "ModelDeployment" and each["metadata"]["name"] == name]
         conditions_of = {each["type"]: each for each in model.get("status", {}).get("conditions", [])}
@@ -412,22 +413,30 @@ def look(place: Place, found: dict[str, Told]) -> None:
             item.visible = item.visible or now
 
 
-def shows_a_problem(child: Object) -> bool:
-    """Does a pod, a Deployment or an autoscaler say that something is wrong?"""
+def shows(reason: Reason, child: Object) -> bool:
+    """Does a pod, a Deployment or an autoscaler say that something is wrong, and no container that it is something else?
+
+    On a busy machine the first try may fail because the registry is slow.
+    """
     status = child.get("status", {})
     bad = [item for item in status.get("conditions", []) if (item["type"], item["status"]) in FAULTS]
     containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    return bool(bad) or any(_has_failed(item) for item in containers)
+    return bool(bad) or any(_has_failed(item, reason) for item in containers)
 
 
 FAULTS = {("PodScheduled", "False"), ("ReplicaFailure", "True"), ("ScalingActive", "False")}
 CALM = {None, "ContainerCreating", "PodInitializing", "CrashLoopBackOff"}
 
 
-def _has_failed(container: Object) -> bool:
+def _has_failed(container: Object, reason: Reason) -> bool:
     waiting = container["state"].get("waiting", {}).get("reason")
-    ended = [container[key].get("terminated", {}).get("exitCode", 0) for key in ("state", "lastState")]
-    return waiting not in CALM or any(ended)
+    ended = [container[key].get("terminated", {}) for key in ("state", "lastState")]
+    return waiting not in CALM or any(_says(reason, each) for each in ended if each.get("exitCode"))
+
+
+def _says(reason: Reason, terminated: Object) -> bool:
+    said = {each for each in SPOKEN_BY_RUNTIME if f'"{each}"' in terminated.get("message", "")}
+    return not said or reason in said
 
 
 def merged(base: Object, more: Object) -> Object:
