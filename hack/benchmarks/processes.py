@@ -53,7 +53,6 @@ class Usage:
 class Operator:
     process: subprocess.Popen[bytes]
     port: int
-    log: Path
 
     def usage(self) -> Usage:
         requests: Counter[tuple[str, str]] = Counter()
@@ -74,7 +73,7 @@ class Operator:
         quiet_since, before = time.monotonic(), self._passes()
         while time.monotonic() - quiet_since < QUIET_SECONDS:
             if time.monotonic() > deadline:
-                raise console.Failure(f"the operator is still busy after {seconds:.0f} s; its log: {self.log}")
+                raise console.Failure(f"the operator is still busy after {seconds:.0f} s")
             time.sleep(0.5)
             now = self._passes()
             if now != before:
@@ -108,9 +107,13 @@ def operator(cluster: lab.Lab, tracking_uri: str, **settings: object) -> Iterato
     with log.open("wb") as file:
         process = subprocess.Popen([python(), "-m", "moorage_operator"], env=environment, stdout=file, stderr=file)
     try:
-        started = Operator(process, port, log)
+        started = Operator(process, port)
         _wait(started)
         yield started
+    except console.Failure as failure:
+        raise console.Failure(
+            f"{failure}\nthe operator's log ends with:\n{console.last_lines(log.read_text())}"
+        ) from failure
     finally:
         process.terminate()
         process.wait()
@@ -146,6 +149,6 @@ def _wait(started: Operator) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not started.is_ready():
         if started.process.poll() is not None or time.monotonic() > deadline:
-            raise console.Failure("the operator did not start:\n" + console.last_lines(started.log.read_text()))
+            raise console.Failure("the operator did not start")
         time.sleep(0.05)
     started.wait_until_quiet(START_SECONDS)
