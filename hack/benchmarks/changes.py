@@ -75,7 +75,7 @@ class Bench:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(scale.WORKERS):
                 tasks.create_task(self._change_all(names, deadline))
-        await eye.reached(len(self._names), WITHIN_SECONDS)
+        await eye.reached(len(self._names), scale.WITHIN_SECONDS)
         return [moment - began for moment in eye.moments.values()]
 
     async def _change_all(self, names: Iterator[str], deadline: int) -> None:
