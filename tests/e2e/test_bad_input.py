@@ -450,8 +450,8 @@ def test_a_problem_is_told_within_seconds_of_being_visible(told: dict[str, Told]
     row, found = ROWS[name], told[name]
 
     assert found.told, f"{name} never told {row.reason}: {json.dumps(found.status, indent=1)}"
-    assert found.told - found.visible <= SECONDS + row.patience
     assert row.says in found.condition["message"]
+    assert found.told - found.visible <= SECONDS + row.patience, found.condition["message"]
     assert found.condition["status"] == ("True" if row.condition == "Stalled" else "False")
 
 

@@ -21,12 +21,16 @@ from moorage_operator.core.registry import ModelRef, ModelVersion
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{0,64}")
 MAX_SOURCES = 10_000
+DEADLINE_SECONDS = 8.0
+"""Of one question: a registry that never answers, too, is told within ten seconds."""
 
 
 class MlflowRegistry:
     """One declared registry. The download address of a version never changes, so it is asked for only once."""
 
-    def __init__(self, declaration: RegistryDeclaration, *, threads: int = 4, deadline: float = 10.0) -> None:
+    def __init__(
+        self, declaration: RegistryDeclaration, *, threads: int = 4, deadline: float = DEADLINE_SECONDS
+    ) -> None:
         self._declaration = declaration
         self._deadline = deadline
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"registry-{declaration.name}")
