@@ -25,6 +25,8 @@ class Milestone:
 
     def __init__(self, holds: Holds, key: Callable[[Manifest], str]) -> None:
         self.moments: dict[str, float] = {}
+        self.ended = ""
+        """Why nothing more will be seen."""
         self._holds = holds
         self._key = key
         self._grown = asyncio.Event()
@@ -35,15 +37,21 @@ class Milestone:
             self.moments[key] = moment
             self._grown.set()
 
-    async def reached(self, count: int, within: float) -> float:
+    def end(self, why: str) -> None:
+        self.ended = why
+        self._grown.set()
+
+    async def reached(self, count: int, within: float, what: str = "objects") -> float:
         """The moment of the last one, as soon as there are `count`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
-                while len(self.moments) < count:
+                while len(self.moments) < count and not self.ended:
                     self._grown.clear()
                     await self._grown.wait()
         if len(self.moments) < count:
-            raise console.Failure(f"only {len(self.moments)} of {count} after {within:.0f} s")
+            raise console.Failure(
+                f"only {len(self.moments)} of {count} {what}: {self.ended or f'{within:.0f} s are over'}"
+            )
         return max(self.moments.values())
 
 
@@ -63,6 +71,10 @@ class Watch:
 
     def drop(self, milestone: Milestone) -> None:
         self._milestones.remove(milestone)
+
+    def end(self, why: str) -> None:
+        for milestone in self._milestones:
+            milestone.end(why)
 
     def see(self, line: bytes, moment: float) -> None:
         event: dict[str, Any] = msgspec.json.decode(line)
@@ -108,8 +120,9 @@ async def _read(response: aiohttp.ClientResponse, found: Watch) -> None:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 found.see(line, moment)
-    except aiohttp.ClientError as error:
-        raise console.Failure(f"a watch of the benchmark broke off, does its cluster still run? ({error})") from error
+        found.end("the API server ended a watch of the benchmark")
+    except Exception as error:
+        found.end(f"a watch of the benchmark broke off, does its cluster still run? ({error!r})")
 
 
 def name_of(manifest: Manifest) -> str:
