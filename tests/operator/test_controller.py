@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 
 from prometheus_client import generate_latest
 
@@ -27,18 +28,25 @@ FRAUD: Manifest = {
 }
 
 
+def a_controller(cluster: FakeCluster, metrics: Metrics) -> Controller:
+    """It hears all that happens in the cluster."""
+    registry = FakeRegistry()
+    registry.set_alias("detector", "champion", registry.register("detector"))
+    controller = Controller(cluster=cluster, registries={"default": registry}, settings=SETTINGS, metrics=metrics)
+
+    def hear(happening: str, manifest: Manifest) -> None:
+        kind = BY_NAME[manifest["apiVersion"], manifest["kind"]]
+        if kind is not EVENT:
+            controller.feed(kind, happening, manifest)
+
+    cluster.watch(hear)
+    return controller
+
+
 def test_an_event_becomes_a_revision_and_a_metric_that_goes_with_its_model_deployment() -> None:
     async def play() -> None:
-        cluster, registry, metrics = FakeCluster(), FakeRegistry(), Metrics()
-        registry.set_alias("detector", "champion", registry.register("detector"))
-        controller = Controller(cluster=cluster, registries={"default": registry}, settings=SETTINGS, metrics=metrics)
-
-        def hear(happening: str, manifest: Manifest) -> None:
-            kind = BY_NAME[manifest["apiVersion"], manifest["kind"]]
-            if kind is not EVENT:
-                controller.feed(kind, happening, manifest)
-
-        cluster.watch(hear)
+        cluster, metrics = FakeCluster(), Metrics()
+        controller = a_controller(cluster, metrics)
         leading = asyncio.create_task(controller.lead())
         cluster.add(FRAUD)
         await asyncio.sleep(20)
@@ -55,3 +63,29 @@ def test_an_event_becomes_a_revision_and_a_metric_that_goes_with_its_model_deplo
             await leading
 
     simulated_time.run(play())
+
+
+def test_a_resync_looks_at_each_model_deployment_without_a_crowd_in_the_queue() -> None:
+    async def play() -> None:
+        cluster, metrics = FakeCluster(), Metrics()
+        controller = a_controller(cluster, metrics)
+        for number in range(60):
+            cluster.add(FRAUD | {"metadata": {"name": f"fraud-{number}", "namespace": "payments"}})
+        leading = asyncio.create_task(controller.lead())
+        await asyncio.sleep(0.6 * SETTINGS.resync_seconds)
+        passes = [_passes(metrics)]
+        for _ in range(int(0.8 * SETTINGS.resync_seconds)):
+            await asyncio.sleep(1)
+            passes.append(_passes(metrics))
+        leading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await leading
+
+        assert passes[-1] - passes[0] == 60
+        assert max(after - before for before, after in itertools.pairwise(passes)) <= 15
+
+    simulated_time.run(play())
+
+
+def _passes(metrics: Metrics) -> float:
+    return metrics.registry.get_sample_value("moorage_reconcile_total", {"result": "ok"}) or 0.0

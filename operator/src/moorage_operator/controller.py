@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 STUCK_SECONDS = 120
 """A key that has waited this long for a worker means that the workers do not work."""
 
+RESYNC_SPREAD = 0.1
+"""Of the time between two resyncs: a thousand keys at once would hold up the one that somebody has just changed."""
+
 
 class Controller:
     """Feed it events; let it lead; it does the rest."""
@@ -65,6 +68,8 @@ class Controller:
     async def lead(self) -> None:
         """Work until cancelled. A standby does not call this; its index stays warm all the same."""
         await self._resync()
+        for key, _ in self.index.model_deployments():
+            self.queue.add(key)
         self._leading = True
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pollers.run(), name="pollers")
@@ -123,6 +128,10 @@ class Controller:
                 await self._resync()
             except errors.ClusterError as error:
                 log.warning("the resync failed, the next one comes in its time: %s", error)
+                continue
+            spread = RESYNC_SPREAD * self._settings.resync_seconds
+            for key, _ in self.index.model_deployments():
+                self.queue.add_after(key, random.uniform(0, spread))  # noqa: S311 - no secret
 
     async def _resync(self) -> None:
         """A live, paginated LIST of everything: an event that never came is made good here."""
@@ -136,5 +145,3 @@ class Controller:
         if ghosts:
             log.info("the resync found %d objects gone without an event", ghosts)
             self._metrics.resync_repairs.inc(ghosts)
-        for key, _ in self.index.model_deployments():
-            self.queue.add(key)
