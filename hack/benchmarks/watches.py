@@ -61,6 +61,8 @@ class Watch:
     def __init__(self) -> None:
         self.latest: dict[str, Manifest] = {}
         """By name, what is there."""
+        self.version = ""
+        """The resource version up to which all has been seen."""
         self._milestones: list[Milestone] = []
 
     def milestone(self, holds: Holds, *, key: Callable[[Manifest], str]) -> Milestone:
@@ -76,14 +78,19 @@ class Watch:
         for milestone in self._milestones:
             milestone.end(why)
 
-    def see(self, line: bytes, moment: float) -> None:
+    def hear(self, line: bytes, moment: float) -> None:
+        """One event of the API server."""
         event: dict[str, Any] = msgspec.json.decode(line)
         if event["type"] == "ERROR":
-            raise console.Failure(f"a watch of the benchmark was ended: {event['object'].get('message')}")
+            raise console.Failure(f"the API server ended a watch of the benchmark: {event['object'].get('message')}")
         manifest = event["object"]
+        self.version = manifest["metadata"]["resourceVersion"]
         if event["type"] == "DELETED":
             self.latest.pop(name_of(manifest), None)
-            return
+        else:
+            self.see(manifest, moment)
+
+    def see(self, manifest: Manifest, moment: float) -> None:
         self.latest[name_of(manifest)] = manifest
         for milestone in self._milestones:
             milestone.see(manifest, moment)
@@ -91,19 +98,21 @@ class Watch:
 
 @contextlib.asynccontextmanager
 async def watch(kubeconfig: str, kind: Kind, namespace: str) -> AsyncIterator[Watch]:
-    """It begins with all objects that are there, each as if it had just been seen."""
+    """All objects that are there, and from then on what happens to them."""
     access = await configuration.load(kubeconfig)
     settings = access.configuration
     root = f"apis/{kind.group}/{kind.version}" if kind.group else f"api/{kind.version}"
-    url = f"{settings.host}/{root}/namespaces/{namespace}/{kind.plural}?watch=1&timeoutSeconds=3600"
+    url = f"{settings.host}/{root}/namespaces/{namespace}/{kind.plural}"
     connector = aiohttp.TCPConnector(ssl=RESTClientObject(settings).ssl_context)
     forever = aiohttp.ClientTimeout(total=None)
-    async with (
-        aiohttp.ClientSession(connector=connector, timeout=forever, raise_for_status=True) as session,
-        session.get(url) as response,
-    ):
+    async with aiohttp.ClientSession(connector=connector, timeout=forever, raise_for_status=True) as session:
         found = Watch()
-        reading = asyncio.create_task(_read(response, found))
+        async with session.get(url) as response:
+            listed: dict[str, Any] = msgspec.json.decode(await response.read())
+        found.version = listed["metadata"]["resourceVersion"]
+        for manifest in listed["items"]:
+            found.see(manifest, time.monotonic())
+        reading = asyncio.create_task(_follow(session, url, found))
         try:
             yield found
         finally:
@@ -112,17 +121,23 @@ async def watch(kubeconfig: str, kind: Kind, namespace: str) -> AsyncIterator[Wa
                 await reading
 
 
-async def _read(response: aiohttp.ClientResponse, found: Watch) -> None:
-    rest = b""
+async def _follow(session: aiohttp.ClientSession, url: str, found: Watch) -> None:
+    """Where the API server ends a watch, as it does with slow ones on a busy machine, the next one begins there."""
     try:
-        async for chunk in response.content.iter_any():
-            moment = time.monotonic()
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                found.see(line, moment)
-        found.end("the API server ended a watch of the benchmark")
+        while True:
+            async with session.get(f"{url}?watch=1&timeoutSeconds=3600&resourceVersion={found.version}") as response:
+                await _read(response, found)
     except Exception as error:
         found.end(f"a watch of the benchmark broke off, does its cluster still run? ({error!r})")
+
+
+async def _read(response: aiohttp.ClientResponse, found: Watch) -> None:
+    rest = b""
+    async for chunk in response.content.iter_any():
+        moment = time.monotonic()
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            found.hear(line, moment)
 
 
 def name_of(manifest: Manifest) -> str:
