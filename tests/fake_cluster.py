@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,15 +63,17 @@ class FakeCluster:
 
     async def list(
         self, kind: Kind, *, namespace: str = "", labels: Mapping[str, str] | None = None
-    ) -> Sequence[Manifest]:
+    ) -> AsyncIterator[Manifest]:
         with self._lock:
-            return [
+            found = [
                 copy.deepcopy(manifest)
                 for ref, manifest in sorted(self._objects.items(), key=lambda item: (item[0].namespace, item[0].name))
                 if ref.kind == kind
                 and (not namespace or ref.namespace == namespace)
                 and (labels or {}).items() <= manifest["metadata"].get("labels", {}).items()
             ]
+        for manifest in found:
+            yield manifest
 
     async def apply(self, manifest: Manifest, *, manager: str = names.FIELD_MANAGER, subresource: str = "") -> Manifest:
         ref = kinds.ref_of(manifest)

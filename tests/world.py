@@ -104,8 +104,10 @@ class World:
     def resync(self) -> None:
         """A live LIST of everything, as the operator makes from time to time."""
         for kind in WATCHED:
-            live = [copy.deepcopy(manifest) for ref, manifest in self.cluster._objects.items() if ref.kind is kind]
-            self.index.replace(kind, live, before=self.index.refs(kind))
+            live = {ref: copy.deepcopy(manifest) for ref, manifest in self.cluster._objects.items() if ref.kind is kind}
+            for manifest in live.values():
+                self.index.put(kind, manifest)
+            self.index.forget(self.index.refs(kind) - live.keys())
 
     def answer(self, registry: str, ref: ModelRef) -> Answer | None:
         if ref not in self._answered:

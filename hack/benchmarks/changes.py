@@ -30,6 +30,8 @@ class Latencies:
     """A new revision: its ControllerRevision comes first."""
     at_once: list[float] = field(default_factory=list)
     """Each of all, changed with eight workers; from when the first change is sent."""
+    peak_mib: float = 0.0
+    """The operator's memory, from its start to after the last sample."""
 
 
 class Bench:
@@ -141,6 +143,7 @@ async def _measure(cluster: lab.Lab, running: processes.Operator, count: int, sa
         await asyncio.to_thread(running.wait_until_quiet, scale.WITHIN_SECONDS)
         latencies.replicas = await bench.replicas(samples)
         latencies.revision = await bench.revision(samples)
+        latencies.peak_mib = running.memory("VmHWM")
         return latencies
 
 

@@ -57,7 +57,7 @@ def resources(count: int, runs: Iterable[scale.Converged], rest: scale.Rest) -> 
         f"{count:,}",
         f"{writes:,.0f} ({writes / count:.1f})",
         f"{reads:,.0f} ({reads / count:.1f})",
-        f"{max(run.peak_mib for run in found):.0f}",
+        f"{max(rest.peak_mib, *(run.peak_mib for run in found)):.0f}",
         f"{rest.mib:.0f}",
         f"{rest.cpu_percent:.1f} %",
         f"{rest.writes}",
@@ -76,7 +76,12 @@ RESOURCES_TITLES = [
 
 def latencies(found: list[changes.Latencies]) -> str:
     rows = [
-        [f"{item.count:,}", *map(figures.seconds, (item.replicas, item.revision)), f"{max(item.at_once):.1f}"]
+        [
+            f"{item.count:,}",
+            *map(figures.seconds, (item.replicas, item.revision)),
+            f"{max(item.at_once):.1f}",
+            f"{item.peak_mib:.0f}",
+        ]
         for item in found
     ]
     titles = [
@@ -84,6 +89,7 @@ def latencies(found: list[changes.Latencies]) -> str:
         "`replicas`: p50 / p99 / max, s",
         "new revision: p50 / p99 / max, s",
         "all at once, s",
+        "the operator's peak, MiB",
     ]
     return figures.table(titles, rows)
 

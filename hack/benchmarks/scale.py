@@ -58,6 +58,8 @@ class Rest:
     mib: float
     resync: processes.Usage
     restart: processes.Usage
+    peak_mib: float
+    """Of the process that was restarted."""
 
     @property
     def cpu_percent(self) -> float:
@@ -165,7 +167,8 @@ def run_operator(name: str, mlflow: registry.Mlflow, count: int, *, with_rest: b
             return converged, None
         with processes.operator(cluster, mlflow.uri, resyncSeconds=RESYNC_SECONDS) as running:
             restart = running.usage()
-            return converged, Rest(*idle, resync=two_resyncs(running), restart=restart)
+            resync = two_resyncs(running)
+            return converged, Rest(*idle, resync=resync, restart=restart, peak_mib=running.memory("VmHWM"))
 
 
 def run_script(name: str, mlflow: registry.Mlflow, count: int) -> Converged:

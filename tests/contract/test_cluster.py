@@ -405,12 +405,12 @@ async def test_list_selects_by_kind_namespace_and_labels(world: World) -> None:
     await world.client.apply(world.config_map("listed-c"))
     await world.client.apply(world.service("listed-d", **label))
 
-    found = await world.client.list(kinds.CONFIG_MAP, namespace=world.namespace, labels=label)
-    more = await world.client.list(kinds.CONFIG_MAP, labels=label | {"more": "1"})
+    found = [item async for item in world.client.list(kinds.CONFIG_MAP, namespace=world.namespace, labels=label)]
+    more = [item async for item in world.client.list(kinds.CONFIG_MAP, labels=label | {"more": "1"})]
 
     assert [item["metadata"]["name"] for item in found] == ["listed-a", "listed-b"]
     assert [kinds.ref_of(item) for item in more] == [Ref(kinds.CONFIG_MAP, world.namespace, "listed-b")]
-    assert await world.client.list(kinds.CONFIG_MAP, namespace="nowhere") == []
+    assert [item async for item in world.client.list(kinds.CONFIG_MAP, namespace="nowhere")] == []
 
 
 async def test_list_reads_every_page(world: World) -> None:
@@ -419,7 +419,7 @@ async def test_list_reads_every_page(world: World) -> None:
     for name in names:
         await world.client.apply(world.config_map(name, labels=label))
 
-    found = await world.client.list(kinds.CONFIG_MAP, namespace=world.namespace, labels=label)
+    found = [item async for item in world.client.list(kinds.CONFIG_MAP, namespace=world.namespace, labels=label)]
 
     assert [item["metadata"]["name"] for item in found] == names
     assert {(item["apiVersion"], item["kind"]) for item in found} == {("v1", "ConfigMap")}
@@ -472,7 +472,7 @@ async def test_a_user_without_rights_is_forbidden(api: Api, namespace: str, tmp_
 async def test_a_user_that_nobody_knows_is_forbidden(api: Api, tmp_path: Path) -> None:
     async with cluster.connect(api.kubeconfig_of("made-up", tmp_path / "unknown")) as client:
         with pytest.raises(errors.Forbidden) as caught:
-            await client.list(kinds.CONFIG_MAP)
+            await anext(client.list(kinds.CONFIG_MAP))
 
     assert caught.value.status == 401
     assert "made-up" not in str(caught.value)

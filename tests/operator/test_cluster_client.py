@@ -203,13 +203,13 @@ async def test_a_list_whose_snapshot_expired_between_two_pages_starts_over_witho
             return web.json_response({"message": "The provided continue parameter is too old"}, status=410)
         first = {"metadata": {"continue": "next"}, "items": [{"metadata": {"name": "a"}}]}
         whole = {"metadata": {}, "items": [{"metadata": {"name": name}} for name in "ab"]}
-        return web.json_response(first if request.query["limit"] == "500" else whole)
+        return web.json_response(first if request.query["limit"] == "100" else whole)
 
     async with client_of(answer, tmp_path) as client:
-        found = await client.list(kinds.CONFIG_MAP, labels={"a": "b"})
+        found = [item async for item in client.list(kinds.CONFIG_MAP, labels={"a": "b"})]
 
-    assert [item["metadata"]["name"] for item in found] == ["a", "b"]
-    assert [query["limit"] for query in seen] == ["500", "500", "0"]
+    assert [item["metadata"]["name"] for item in found] == ["a", "a", "b"]
+    assert [query["limit"] for query in seen] == ["100", "100", "0"]
     assert {query["labelSelector"] for query in seen} == {"a=b"}
 
 

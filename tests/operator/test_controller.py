@@ -50,9 +50,8 @@ def test_an_event_becomes_a_revision_and_a_metric_that_goes_with_its_model_deplo
         leading = asyncio.create_task(controller.lead())
         cluster.add(FRAUD)
         await asyncio.sleep(20)
-        assert [item["metadata"]["labels"]["moorage.dev/model-version"] for item in await cluster.list(DEPLOYMENT)] == [
-            "1"
-        ]
+        made = [item["metadata"]["labels"]["moorage.dev/model-version"] async for item in cluster.list(DEPLOYMENT)]
+        assert made == ["1"]
         assert b'model_version="1"' in generate_latest(metrics.registry)
         assert controller.problem() == ""
         cluster.remove(Ref(MODEL_DEPLOYMENT, "payments", "fraud"))

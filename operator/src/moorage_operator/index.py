@@ -21,12 +21,12 @@ class Index:
         self._of_key: dict[Key, dict[Ref, Manifest]] = defaultdict(dict)
 
     def put(self, kind: Kind, manifest: Manifest) -> Key | None:
-        """Remember this state, unless a newer one is known. Returns whose it is; None if it belongs to nobody here."""
+        """Remember this state, unless it or a newer one is known. Returns whose it is; None if it belongs to nobody here."""
         ref, key = _ref(kind, manifest), key_of(kind, manifest)
         if key is None:
             return self.remove(kind, manifest)
         known = self._objects[kind].get(ref)
-        if known and _is_newer(known, manifest):
+        if known and _is_as_new(known, manifest):
             return key
         slim = _slim(kind, manifest)
         self._objects[kind][ref] = slim
@@ -47,14 +47,10 @@ class Index:
                 del self._of_key[key]
         return key
 
-    def replace(self, kind: Kind, live: Iterable[Manifest], *, before: set[Ref]) -> int:
-        """Take over a whole LIST; `before` is what was known when it was sent. Returns how many ghosts were dropped."""
-        seen = set()
-        for manifest in live:
-            self.put(kind, manifest)
-            seen.add(_ref(kind, manifest))
-        ghosts = [self._objects[kind][ref] for ref in before - seen if ref in self._objects[kind]]
-        for ghost in ghosts:
+    def forget(self, refs: Iterable[Ref]) -> int:
+        """Those that were known before a LIST and are not in it. Returns how many there still were: ghosts."""
+        ghosts = [(ref.kind, self._objects[ref.kind][ref]) for ref in refs if ref in self._objects[ref.kind]]
+        for kind, ghost in ghosts:
             self.remove(kind, ghost)
         return len(ghosts)
 
@@ -101,12 +97,12 @@ def _ref(kind: Kind, manifest: Manifest) -> Ref:
     return Ref(kind, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
 
 
-def _is_newer(known: Manifest, manifest: Manifest) -> bool:
+def _is_as_new(known: Manifest, manifest: Manifest) -> bool:
     """Resource versions of one object are numbers that grow (Kubernetes 1.35 promises it, etcd always did it)."""
     if known["metadata"]["uid"] != manifest["metadata"]["uid"]:
         return False
     versions = known["metadata"]["resourceVersion"], manifest["metadata"]["resourceVersion"]
-    return all(version.isdigit() for version in versions) and int(versions[0]) > int(versions[1])
+    return all(version.isdigit() for version in versions) and int(versions[0]) >= int(versions[1])
 
 
 def _slim(kind: Kind, manifest: Manifest) -> Manifest:

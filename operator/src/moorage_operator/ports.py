@@ -4,7 +4,7 @@ memory; one contract test suite (`tests/contract`) holds both to the same behavi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from moorage_operator.core import names
@@ -21,10 +21,13 @@ class Cluster(Protocol):
     async def get(self, ref: Ref) -> Manifest | None:
         """The live object, or None where there is none."""
 
-    async def list(
+    def list(
         self, kind: Kind, *, namespace: str = "", labels: Mapping[str, str] | None = None
-    ) -> Sequence[Manifest]:
-        """All live objects with these labels, of one namespace or (empty) of all; read in pages."""
+    ) -> AsyncIterator[Manifest]:
+        """All live objects with these labels, of one namespace or (empty) of all; never more than a page in memory.
+
+        One may come twice: the API server forgets the snapshot behind the pages after some minutes.
+        """
 
     async def apply(self, manifest: Manifest, *, manager: str = names.FIELD_MANAGER, subresource: str = "") -> Manifest:
         """Server-side apply with force: the full intent of `manager`; fields it had set and now leaves out are dropped.

@@ -175,9 +175,11 @@ class Reconciler:
         self._index.put(MODEL_DEPLOYMENT, live)
         labels = names.MANAGED | {names.DEPLOYMENT: key.name}
         for kind in (*CHILDREN, POD):
-            before = self._index.refs(kind, key)
-            found = await self._cluster.list(kind, namespace=key.namespace, labels=labels)
-            self._index.replace(kind, found, before=before)
+            unseen = self._index.refs(kind, key)
+            async for manifest in self._cluster.list(kind, namespace=key.namespace, labels=labels):
+                self._index.put(kind, manifest)
+                unseen.discard(ref_of(manifest))
+            self._index.forget(unseen)
 
     async def _apply(self, observed: Observed, decision: Decision, looked: Looked) -> None:
         """The only code that changes children. An error leaves the rest to the next pass."""

@@ -33,7 +33,7 @@ async def connect(
     write_burst: int = 1000,
     timeout_seconds: float = 30,
     connect_seconds: float = 5,
-    page_size: int = 500,
+    page_size: int = 100,
 ) -> AsyncIterator[KubernetesCluster]:
     """One connection pool, for the event loop that this runs in. `fence` raises when no write may be made any more."""
     access = await configuration.load(kubeconfig)
@@ -60,19 +60,20 @@ class KubernetesCluster:
 
     async def list(
         self, kind: Kind, *, namespace: str = "", labels: Mapping[str, str] | None = None
-    ) -> Sequence[Manifest]:
+    ) -> AsyncIterator[Manifest]:
         query = {"limit": str(self._page_size)}
         if labels:
             query["labelSelector"] = ",".join(f"{key}={value}" for key, value in labels.items())
         path = _collection_path(kind, namespace)
         try:
-            items = await self._pages(kind, path, query)
+            async for item in self._pages(kind, path, query):
+                yield item
         except errors.Invalid as error:
             if error.status != HTTPStatus.GONE:
                 raise
             # The snapshot behind the pages was compacted while we read: one request for all, as client-go does.
-            items = await self._pages(kind, path, query | {"limit": "0"})
-        return [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in items]
+            async for item in self._pages(kind, path, query | {"limit": "0"}):
+                yield item
 
     async def apply(self, manifest: Manifest, *, manager: str = names.FIELD_MANAGER, subresource: str = "") -> Manifest:
         ref = kinds.ref_of(manifest)
@@ -99,17 +100,17 @@ class KubernetesCluster:
         }
         await self._unless_gone(_call("delete", ref, "DELETE", _object_path(ref), body=body, writes=True))
 
-    async def _pages(self, kind: Kind, path: str, query: dict[str, str]) -> Sequence[Manifest]:
-        items: list[Manifest] = []
+    async def _pages(self, kind: Kind, path: str, query: dict[str, str]) -> AsyncIterator[Manifest]:
         token = ""
         while True:
             page = query | ({"continue": token} if token else {})
             call = transport.Call("list", kind, "", "GET", f"{path}?{urllib.parse.urlencode(page)}")
             answer = await self._send(call)
-            items += answer.get("items") or []
+            for item in answer.get("items") or []:
+                yield {"apiVersion": kind.api_version, "kind": kind.name, **item}
             token = answer["metadata"].get("continue", "")
             if not token:
-                return items
+                return
 
     async def _unless_gone(self, call: transport.Call) -> Manifest | None:
         try:
