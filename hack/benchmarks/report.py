@@ -57,7 +57,7 @@ def resources(count: int, runs: Iterable[scale.Converged], rest: scale.Rest) -> 
         f"{count:,}",
         f"{writes:,.0f} ({writes / count:.1f})",
         f"{reads:,.0f} ({reads / count:.1f})",
-        f"{max(rest.peak_mib, *(run.peak_mib for run in found)):.0f}",
+        f"{max(rest.mib, rest.peak_mib, *(run.peak_mib for run in found)):.0f}",
         f"{rest.mib:.0f}",
         f"{rest.cpu_percent:.1f} %",
         f"{rest.writes}",
