@@ -190,7 +190,7 @@ def a_deployment(random_: random.Random, namespace: str) -> Manifest:
 async def test_any_sequence_of_applies_by_three_managers_ends_alike(
     both: tuple[Cluster, Cluster], namespace: str, seed: int
 ) -> None:
-    random_ = random.Random(seed)  # noqa: S311 -- no secret
+    random_ = random.Random(seed)
     for step in range(25):
         manifest = a_deployment(random_, namespace)
         manifest["metadata"]["name"] = f"random-{seed}"

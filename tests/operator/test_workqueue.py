@@ -127,7 +127,7 @@ def test_the_hook_can_make_a_retry_wait_longer() -> None:
 
 def test_jitter_is_full() -> None:
     async def scenario() -> None:
-        queue = WorkQueue[int](jitter=random.Random(1))  # noqa: S311 -- no secret
+        queue = WorkQueue[int](jitter=random.Random(1))
         for key in range(1000):
             queue.retry(key)
         delays = [timer.when() for timer in queue._timers.values()]

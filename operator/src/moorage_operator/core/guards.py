@@ -1,0 +1,220 @@
+"""The guards of a rollout: from what both arms answered to evidence, and from evidence to a verdict.
+
+A guard tests twice: for harm (the canary is worse than tolerated) and for safety (it is better than a limit). Neither is the other's
+opposite: with little traffic there is evidence for neither.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from moorage_operator.core import evidence
+from moorage_operator.core.evidence import Logs, Tick
+
+BETA = 0.05
+"""How often a canary that is just not safe may be taken for safe."""
+
+SAFE_BOUND = math.log(1 / BETA)
+
+MOST_TIMES = 1000.0
+"""As far as a forecast goes."""
+
+HARD_REQUESTS, HARD_RATE = 20, 0.5
+"""So many requests, half of them bad, need no statistics."""
+
+
+class Verdict(StrEnum):
+    """Of one guard."""
+
+    HARM = "harm"
+    SAFE = "safe"
+    CONTINUE = "continue"
+    NO_TRAFFIC = "noTraffic"
+
+
+class State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What has been seen since the canary's first weight: a restarted operator goes on from here.
+
+    `harm` and `safe` are the log-products of tests that compare the arms; the others need the sums only. `dispersion` is estimated
+    before the first weight and then kept.
+    """
+
+    canary_requests: int = 0
+    canary_bad: int = 0
+    stable_requests: int = 0
+    stable_bad: int = 0
+    harm: Logs = ()
+    safe: Logs = ()
+    dispersion: float = 1.0
+
+
+class Test(Protocol):
+    """One hypothesis about the canary; evidence against it is what the guard looks for."""
+
+    def grown(self, products: Logs, tick: Tick, dispersion: float) -> Logs:
+        """The log-products with one more tick; empty for a test that needs none."""
+
+    def log_e(self, state: State, products: Logs) -> float:
+        """The logarithm of the e-value against the hypothesis."""
+
+
+@dataclass(frozen=True)
+class OddsRatio:
+    """Against an odds ratio (canary to stable) of `null`."""
+
+    null: float
+    alternatives: tuple[float, ...]
+
+    def grown(self, products: Logs, tick: Tick, dispersion: float) -> Logs:
+        factors = evidence.odds_ratio(tick, self.null, self.alternatives)
+        return evidence.grown(products or (0.0,) * len(factors), factors, dispersion)
+
+    def log_e(self, state: State, products: Logs) -> float:
+        return evidence.log_e(products) if products else 0.0
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Against a rate of the canary alone of `null`. The sums hold all that its products would."""
+
+    null: float
+    alternatives: tuple[float, ...]
+
+    def grown(self, products: Logs, tick: Tick, dispersion: float) -> Logs:
+        return ()
+
+    def log_e(self, state: State, products: Logs) -> float:
+        factors = evidence.rate(state.canary_requests, state.canary_bad, self.null, self.alternatives)
+        return evidence.log_e(evidence.grown((0.0,) * len(factors), factors, state.dispersion))
+
+
+@dataclass(frozen=True)
+class Guard:
+    """`safe` may be shown by the mean of several e-values, which is one, too. At most one of them compares the arms."""
+
+    name: str
+    harm: Test
+    safe: tuple[Test, ...]
+    event: str
+    """What is counted, in a sentence about "12 of 812"."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a guard has to say now. The e-values are logarithms, as are the bounds that they are held against."""
+
+    guard: str
+    verdict: Verdict
+    harm: float
+    safe: float
+    message: str
+
+
+def errors(name: str, *, tolerate: float, max_odds_ratio: float, max_rate: float) -> Guard:
+    """Requests that failed, as the caller saw them."""
+    safe = (
+        OddsRatio(max_odds_ratio, evidence.safe_alternatives(max_odds_ratio)),
+        Rate(max_rate, evidence.safe_rates(max_rate)),
+    )
+    return Guard(name, OddsRatio(tolerate, evidence.harm_alternatives(tolerate)), safe, "failed")
+
+
+def latency(name: str, *, quantile: float, seconds: float) -> Guard:
+    """Requests that took longer than `seconds`, of which there may be 1 - quantile."""
+    share = 1 - quantile
+    harm = OddsRatio(1.0, evidence.harm_alternatives(1.0))
+    return Guard(name, harm, (Rate(share, evidence.safe_rates(share)),), f"took longer than {seconds:g} s")
+
+
+def disagreement(name: str, *, maximum: float) -> Guard:
+    """Shadowed requests that the canary answered unlike stable."""
+    harm = Rate(maximum, evidence.harm_rates(maximum))
+    return Guard(name, harm, (Rate(maximum, evidence.safe_rates(maximum)),), "were answered unlike stable")
+
+
+def observe(guard: Guard, state: State, tick: Tick) -> State:
+    """The state with one more tick."""
+    safe = [found for test in guard.safe if (found := test.grown(state.safe, tick, state.dispersion))]
+    return State(
+        canary_requests=state.canary_requests + tick.canary_requests,
+        canary_bad=state.canary_bad + tick.canary_bad,
+        stable_requests=state.stable_requests + tick.stable_requests,
+        stable_bad=state.stable_bad + tick.stable_bad,
+        harm=guard.harm.grown(state.harm, tick, state.dispersion),
+        safe=safe[0] if safe else (),
+        dispersion=state.dispersion,
+    )
+
+
+def find(guard: Guard, state: State, *, alpha: float) -> Finding:
+    """`alpha` is this guard's share of the false rollbacks."""
+    harm, safe = guard.harm.log_e(state, state.harm), _log_safe(guard, state)
+    if harm >= math.log(1 / alpha):
+        verdict = Verdict.HARM
+    elif safe >= SAFE_BOUND:
+        verdict = Verdict.SAFE
+    else:
+        verdict = Verdict.CONTINUE if state.canary_requests else Verdict.NO_TRAFFIC
+    return Finding(guard.name, verdict, harm, safe, _sentence(guard, state, verdict))
+
+
+def is_obviously_broken(tick: Tick) -> bool:
+    """Half of at least 20 requests failed, and stable, asked at the same time, fails less than half as often."""
+    if tick.canary_requests < HARD_REQUESTS or tick.canary_bad < HARD_RATE * tick.canary_requests:
+        return False
+    canary = tick.canary_bad / tick.canary_requests
+    return tick.stable_bad < canary / 2 * tick.stable_requests or not tick.stable_requests
+
+
+def alpha_of_each(alpha: float, guards: Iterable[Guard]) -> float:
+    """All guards together put a good canary back with a probability of at most `alpha`."""
+    return alpha / max(1, len(list(guards)))
+
+
+def _log_safe(guard: Guard, state: State) -> float:
+    return evidence.log_e(tuple(test.log_e(state, state.safe) for test in guard.safe))
+
+
+def _sentence(guard: Guard, state: State, verdict: Verdict) -> str:
+    if verdict is Verdict.NO_TRAFFIC:
+        return "no request has been judged yet"
+    seen = f"{_share(state.canary_bad, state.canary_requests)} {guard.event}"
+    if isinstance(guard.harm, OddsRatio):
+        seen += f", at stable {_share(state.stable_bad, state.stable_requests)}"
+    if verdict is Verdict.HARM:
+        return f"{seen}: worse"
+    if verdict is Verdict.SAFE:
+        return f"{seen}: safe"
+    more = _requests_to_safe(guard, state)
+    if more is None:
+        return f"{seen}: neither worse nor safe yet"
+    return f"{seen}: no harm shown; about {more:,} more requests like these would show that it is safe"
+
+
+def _requests_to_safe(guard: Guard, state: State) -> int | None:
+    """How many more at the canary, if what comes is like what was seen; None if even a thousand times as many would not do."""
+    factor = 1.0
+    while _log_safe(guard, _times(state, factor)) < SAFE_BOUND:
+        factor *= 1.05
+        if factor > MOST_TIMES:
+            return None
+    return math.ceil(state.canary_requests * (factor - 1))
+
+
+def _times(state: State, factor: float) -> State:
+    return msgspec.structs.replace(
+        state,
+        canary_requests=round(state.canary_requests * factor),
+        canary_bad=round(state.canary_bad * factor),
+        safe=tuple(product * factor for product in state.safe),
+    )
+
+
+def _share(bad: int, requests: int) -> str:
+    return f"{bad:,} of {requests:,} ({bad / requests:.2%})" if requests else "nothing asked"
