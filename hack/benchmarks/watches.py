@@ -63,11 +63,13 @@ class Watch:
         """By name, what is there."""
         self.version = ""
         """The resource version up to which all has been seen."""
+        self._ended = ""
         self._milestones: list[Milestone] = []
 
     def milestone(self, holds: Holds, *, key: Callable[[Manifest], str]) -> Milestone:
         """For what is seen from now on."""
         made = Milestone(holds, key)
+        made.ended = self._ended
         self._milestones.append(made)
         return made
 
@@ -75,6 +77,7 @@ class Watch:
         self._milestones.remove(milestone)
 
     def end(self, why: str) -> None:
+        self._ended = why
         for milestone in self._milestones:
             milestone.end(why)
 

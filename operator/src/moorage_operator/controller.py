@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from moorage_operator import errors, ports
 from moorage_operator.core import names
-from moorage_operator.core.kinds import Kind, Manifest, ref_of
+from moorage_operator.core.kinds import Kind, Manifest
 from moorage_operator.core.names import Key
 from moorage_operator.handlers import WATCHED
 from moorage_operator.index import Index
@@ -138,12 +138,10 @@ class Controller:
         ghosts = 0
         for kind in WATCHED:
             for namespace in self._settings.namespaces or ("",):
-                unseen = {ref for ref in self.index.refs(kind) if not namespace or ref.namespace == namespace}
+                before = {ref for ref in self.index.refs(kind) if not namespace or ref.namespace == namespace}
                 labels = None if kind is WATCHED[0] else names.MANAGED
-                async for manifest in self._cluster.list(kind, namespace=namespace, labels=labels):
-                    self.index.put(kind, manifest)
-                    unseen.discard(ref_of(manifest))
-                ghosts += self.index.forget(unseen)
+                live = self._cluster.list(kind, namespace=namespace, labels=labels)
+                ghosts += await self.index.replace(kind, live, before=before)
         if ghosts:
             log.info("the resync found %d objects gone without an event", ghosts)
             self._metrics.resync_repairs.inc(ghosts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, Iterable, Iterator
 from typing import Any
 
 from moorage_operator.core import compare, names
@@ -48,6 +48,14 @@ class Index:
             if not self._of_key[key]:
                 del self._of_key[key]
         return key
+
+    async def replace(self, kind: Kind, live: AsyncIterable[Manifest], *, before: set[Ref]) -> int:
+        """Take over a whole LIST; `before` is what was known when it was sent. Returns how many ghosts were dropped."""
+        unseen = set(before)
+        async for manifest in live:
+            self.put(kind, manifest)
+            unseen.discard(_ref(kind, manifest))
+        return self.forget(unseen)
 
     def forget(self, refs: Iterable[Ref]) -> int:
         """Those that were known before a LIST and are not in it. Returns how many there still were: ghosts."""

@@ -175,11 +175,8 @@ class Reconciler:
         self._index.put(MODEL_DEPLOYMENT, live)
         labels = names.MANAGED | {names.DEPLOYMENT: key.name}
         for kind in (*CHILDREN, POD):
-            unseen = self._index.refs(kind, key)
-            async for manifest in self._cluster.list(kind, namespace=key.namespace, labels=labels):
-                self._index.put(kind, manifest)
-                unseen.discard(ref_of(manifest))
-            self._index.forget(unseen)
+            found = self._cluster.list(kind, namespace=key.namespace, labels=labels)
+            await self._index.replace(kind, found, before=self._index.refs(kind, key))
 
     async def _apply(self, observed: Observed, decision: Decision, looked: Looked) -> None:
         """The only code that changes children. An error leaves the rest to the next pass."""

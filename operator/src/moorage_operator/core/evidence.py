@@ -104,8 +104,7 @@ def grown(products: Logs, factors: Logs, dispersion: float = 1.0) -> Logs:
 
 def log_e(products: Logs) -> float:
     """The e-value: the mean over the alternatives."""
-    most = max(products)
-    return most + math.log(math.fsum(math.exp(product - most) for product in products) / len(products))
+    return _log_sum_exp(products) - math.log(len(products))
 
 
 def paired(canary_wrong: int, stable_wrong: int) -> float:

@@ -7,7 +7,7 @@ opposite: with little traffic there is evidence for neither.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -172,9 +172,9 @@ def is_obviously_broken(tick: Tick) -> bool:
     return tick.stable_bad < canary / 2 * tick.stable_requests or not tick.stable_requests
 
 
-def alpha_of_each(alpha: float, guards: Iterable[Guard]) -> float:
+def alpha_of_each(alpha: float, guards: Sequence[Guard]) -> float:
     """All guards together put a good canary back with a probability of at most `alpha`."""
-    return alpha / max(1, len(list(guards)))
+    return alpha / max(1, len(guards))
 
 
 def _log_safe(guard: Guard, state: State) -> float:
