@@ -1,20 +1,22 @@
 #!/usr/bin/env python3
-"""Makes what is made from something else: the chart's copy of the CRD, docs/api.md, and tables in other documents.
+"""Makes what is made from something else: the chart's copy of the CRD, docs/api.md, tables in other documents, gRPC's messages.
 
 `generate.py` writes, `generate.py --check` fails where a file is not what it would write. Its sources are the CRD, the comments of
-the chart's values.yaml, and the code's own reasons and metrics; it writes whole files, or between two markers.
+the chart's values.yaml, the code's own reasons and metrics, and inference.proto; it writes whole files, or between two markers.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from grpc_tools import protoc
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -31,6 +33,8 @@ API_DOCS = ROOT / "docs/api.md"
 OPERATIONS = ROOT / "docs/operations.md"
 VALUES = ROOT / "charts/moorage/values.yaml"
 CHART_README = ROOT / "charts/moorage/README.md"
+RUNTIME = ROOT / "runtime/src"
+MESSAGES = RUNTIME / "moorage_runtime/oip/inference.proto"
 
 API_HEAD = """<!-- Made from crds/modeldeployments.moorage.dev.yaml by `make generate`: change that file. -->
 # API reference: ModelDeployment
@@ -58,6 +62,7 @@ def main(arguments: list[str]) -> int:
         CHART_README: between(CHART_README.read_text(), "values", values_table(values(VALUES.read_text()))),
         OPERATIONS: operations(OPERATIONS.read_text()),
         GITOPS: between(GITOPS.read_text(), "argo-cd-health", _config_map(HEALTH_CHECK.read_text())),
+        **messages(MESSAGES),
     }
     stale = [path for path, text in outputs.items() if not path.exists() or path.read_text() != text]
     if "--check" in arguments:
@@ -99,6 +104,15 @@ def metrics_table(registry: CollectorRegistry, but: Collection[str] = ()) -> str
         shown = ", ".join(f"`{label}`" for label in labels if label not in but)
         rows.append(_row([f"`{name}`", family.type, shown, family.documentation]))
     return _table("metric", "type", "labels", "what it says", rows=sorted(rows))
+
+
+def messages(proto: Path) -> dict[Path, str]:
+    """The Python modules beside a .proto file, by the compiler that the lock file names."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = [f"--proto_path={RUNTIME}", f"--python_out={folder}", f"--pyi_out={folder}", str(proto)]
+        if protoc.main(["protoc", *arguments]):
+            sys.exit(f"{proto.relative_to(ROOT)} can't be compiled: see above")
+        return {RUNTIME / made.relative_to(folder): made.read_text() for made in Path(folder).rglob("*_pb2.py*")}
 
 
 def api_docs(crd: Schema) -> str:

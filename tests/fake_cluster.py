@@ -7,17 +7,20 @@ It has no controllers: a test plays them with `edit()` and `remove()`, and runs 
 from __future__ import annotations
 
 import copy
+import json
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import fake_defaults
 import fake_ssa
+import fake_watch
 from moorage_operator import errors
 from moorage_operator.core import kinds, names
 from moorage_operator.core.kinds import Kind, Manifest, Ref
+from moorage_operator.ports import Change, Selection, Snapshot
 
 Watcher = Callable[[str, Manifest], None]
 WriteHook = Callable[[str, Ref], None]
@@ -48,6 +51,7 @@ class FakeCluster:
         self.before_write: WriteHook | None = None
         self.after_write: WriteHook | None = None
         self.writes: Counter[tuple[str, str]] = Counter()
+        self.watches = fake_watch.FakeWatches()
         self._now = now
         self._objects: dict[Ref, Manifest] = {}
         self._ending: set[str] = set()
@@ -75,12 +79,21 @@ class FakeCluster:
         for manifest in found:
             yield manifest
 
+    async def snapshot(self, selection: Selection) -> Snapshot:
+        self.watches.check()
+        with self._lock:
+            found = [item for item in self._objects.values() if fake_watch.selects(selection, item)]
+            return Snapshot(tuple(copy.deepcopy(found)), str(self._revision))
+
+    def follow(self, selection: Selection, *, since: str) -> AsyncIterator[Change]:
+        return self.watches.follow(selection, since)
+
     async def apply(self, manifest: Manifest, *, manager: str = names.FIELD_MANAGER, subresource: str = "") -> Manifest:
-        ref = kinds.ref_of(manifest)
+        ref, manifest = kinds.ref_of(manifest), _as_sent(manifest)
         return self._write("apply", ref, lambda: self._apply(ref, manifest, manager, subresource))
 
     async def create(self, manifest: Manifest) -> Manifest:
-        ref = kinds.ref_of(manifest)
+        ref, manifest = kinds.ref_of(manifest), _as_sent(manifest)
         return self._write("create", ref, lambda: self._create(ref, manifest, names.FIELD_MANAGER))
 
     async def patch(self, ref: Ref, operations: Sequence[Mapping[str, Any]]) -> Manifest:
@@ -233,7 +246,8 @@ class FakeCluster:
             if owners and not owners & living:
                 yield ref
 
-    def _tell(self, happening: str, manifest: Manifest) -> None:
+    def _tell(self, happening: Literal["ADDED", "MODIFIED", "DELETED"], manifest: Manifest) -> None:
+        self.watches.record(happening, manifest, self._revision)
         for callback in self._watchers:
             callback(happening, copy.deepcopy(manifest))
 
@@ -282,3 +296,8 @@ def _operate(parent: Any, key: Any, operation: Mapping[str, Any], stale: errors.
 
 def _stamp(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _as_sent(manifest: Manifest) -> Manifest:
+    """What arrives is JSON: a tuple is stored, and comes back, as a list."""
+    return dict(json.loads(json.dumps(manifest)))

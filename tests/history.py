@@ -34,6 +34,15 @@ VERSIONS = st.sampled_from(["1", "2", "3", "4"])
 FATES = st.sampled_from(
     [world.ready, world.loading, world.failing("ModelLoadFailed"), world.failing("PickleNotAllowed")]
 )
+STRATEGIES: list[dict[str, Any]] = [
+    {"strategy": "canary"},
+    {"strategy": "canary", "steps": [{"setWeight": 50}, {"pause": {"duration": 20}}, {"setWeight": 75}]},
+    {"strategy": "canary", "steps": [{"setWeight": 0}, {"pause": {}}, {"setWeight": 50}, {"pause": {}}]},
+    {"strategy": "blueGreen"},
+    {"strategy": "blueGreen", "blueGreen": {"autoPromote": False}},
+    {"strategy": "recreate"},
+]
+VERBS = ["promote", "promoteFull", "abort", "pause", "resume", "retry", "undo"]
 OWNED = st.sampled_from([AUTOSCALER, CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, DISRUPTION_BUDGET, POD, SERVICE])
 
 
@@ -51,6 +60,8 @@ class History(RuleBasedStateMachine):
         self.champion = version
         self.world.apply(replicas=replicas)
         self.seen_traffic: str | None = None
+        self.seen_weight = 0
+        self.said = 0
 
     # Users.
 
@@ -68,11 +79,21 @@ class History(RuleBasedStateMachine):
 
     @rule(low=st.integers(1, 3), more=st.integers(0, 3))
     def set_autoscaling(self, low: int, more: int) -> None:
-        self.world.apply(replicas=None, autoscaling={"minReplicas": low, "maxReplicas": low + more})
+        """The API server lets no weight by pods through beside an autoscaler: here there is none beside one at all."""
+        self.world.apply(replicas=None, autoscaling={"minReplicas": low, "maxReplicas": low + more}, rollout={})
 
-    @rule(strategy=st.sampled_from(["canary", "recreate"]), delay=st.sampled_from([0, 30]))
-    def choose_a_strategy(self, strategy: str, delay: int) -> None:
-        self.world.apply(rollout={"strategy": strategy, "scaleDownDelaySeconds": delay})
+    @rule(strategy=st.sampled_from(STRATEGIES), delay=st.sampled_from([0, 30]))
+    def choose_a_strategy(self, strategy: dict[str, Any], delay: int) -> None:
+        self.world.apply(replicas=2, autoscaling=None, rollout=strategy | {"scaleDownDelaySeconds": delay})
+
+    @rule(router=st.sampled_from(["auto", "replicas"]))
+    def choose_a_router(self, router: str) -> None:
+        self.world.apply(traffic={"router": router})
+
+    @rule(verb=st.sampled_from(VERBS), role=st.sampled_from(["stable", "canary"]))
+    def say_something(self, verb: str, role: str) -> None:
+        revision = self.world.status.get(role, {}).get("revision", "fraud-v9-00000000")
+        self._say(f"{verb}@{revision}")
 
     @rule(
         limit=st.integers(0, 2), port=st.sampled_from([80, 8000]), annotations=st.sampled_from([{}, {"team": "search"}])
@@ -102,15 +123,21 @@ class History(RuleBasedStateMachine):
 
     @rule(count=st.integers(0, 5), data=st.data())
     def scale_a_deployment_by_hand(self, count: int, data: st.DataObject) -> None:
-        found = [item["metadata"]["name"] for item in self.world.all(DEPLOYMENT)]
+        found = [item["metadata"]["name"] for item in self.world.of_models(DEPLOYMENT)]
         if found:
             ref = self.world.ref(DEPLOYMENT, data.draw(st.sampled_from(found)))
             self.world.cluster.edit(ref, lambda manifest: manifest["spec"].update(replicas=count))
 
     @rule()
     def add_to_a_pod_template(self) -> None:
-        for item in self.world.all(DEPLOYMENT):
+        for item in self.world.of_models(DEPLOYMENT):
             self.world.cluster.edit(self.world.ref(DEPLOYMENT, item["metadata"]["name"]), _add_annotation)
+
+    @rule(deaf=st.booleans(), silent=st.booleans())
+    def trouble_the_routers(self, deaf: bool, silent: bool) -> None:
+        agents = self.world.agents
+        agents.deaf = {"*"} if deaf else set()
+        agents.silent = {"*"} if silent else set()
 
     @rule(deaf=st.booleans())
     def lose_events(self, deaf: bool) -> None:
@@ -153,6 +180,8 @@ class History(RuleBasedStateMachine):
         `later`, in seconds, the old pods end, too.
         """
         self.world.deaf = False
+        self.world.agents.deaf.clear()
+        self.world.agents.silent.clear()
         self.world.move_alias(self.champion)
         self.world.resync()
         self._settle()
@@ -167,7 +196,10 @@ class History(RuleBasedStateMachine):
     @rule()
     def everything_heals(self) -> None:
         self.world.fates.clear()
-        self.come_to_rest(later=31)
+        for _ in range(10):
+            self.come_to_rest(later=31)
+            if not self._push_on():
+                break
         replicas = self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1)
         assert self.world.status.get("stable", {}).get("modelVersion") == self.champion
         assert self.world.condition("Ready")[0] == ("True" if replicas else "False")
@@ -178,13 +210,17 @@ class History(RuleBasedStateMachine):
         was lost.
         """
         spec, status = self.world.all(MODEL_DEPLOYMENT)[0]["spec"], self.world.status
-        active = {status[role]["revision"] for role in ("stable", "canary", "previous") if role in status}
-        if "previous" in status:
-            assert datetime.fromisoformat(status["previous"]["scaleDownAt"]) > self.world.now
-        assert {pod["metadata"]["labels"][names.REVISION] for pod in self.world.all(POD)} <= active
+        active = {status[role]["revision"] for role in ("stable", "canary") if role in status}
+        for leaving in status.get("leaving", ()):
+            active.add(leaving["revision"])
+            assert datetime.fromisoformat(leaving["scaleDownAt"]) > self.world.now
+        assert {pod["metadata"]["labels"][names.REVISION] for pod in self.world.of_models(POD)} <= active
         for kind in (SERVICE, AUTOSCALER, DISRUPTION_BUDGET):
-            assert {item["metadata"]["labels"].get(names.REVISION) for item in self.world.all(kind)} <= {None, *active}
-        deployments = self.world.all(DEPLOYMENT)
+            assert {item["metadata"]["labels"].get(names.REVISION) for item in self.world.of_models(kind)} <= {
+                None,
+                *active,
+            }
+        deployments = self.world.of_models(DEPLOYMENT)
         retired = {item["metadata"]["name"] for item in deployments} - active
         assert len(retired) <= spec.get("revisionHistoryLimit", 3)
         frozen = {item["metadata"]["name"]: item["data"] for item in self.world.all(CONTROLLER_REVISION)}
@@ -193,25 +229,51 @@ class History(RuleBasedStateMachine):
         address, answering = self.world.address, status.get("stable") or status.get("canary")
         assert address
         assert answering
-        assert address["spec"]["selector"][names.REVISION] == answering["revision"]
+        weight = status.get("weights", {}).get("desired", 0)
+        canary = status["canary"]["revision"] if weight else ""
+        expected = {answering["revision"]: 100 - weight} | ({canary: weight} if canary else {})
+        expected = {revision: share for revision, share in expected.items() if share}
+        if spec.get("traffic", {}).get("router") == "replicas":
+            assert address["spec"]["selector"].get(names.REVISION) == (
+                None if len(expected) > 1 else next(iter(expected))
+            )
+        else:
+            assert address["spec"]["selector"][names.APP_COMPONENT] == names.ROUTER
+            assert all(shares == expected for shares in self.world.agents.shares())
         kept = {key for key in address["metadata"].get("annotations", {}) if not key.startswith("moorage.dev/")}
         assert kept == spec.get("service", {}).get("annotations", {}).keys()
 
     # What must always hold.
 
     @invariant()
+    def a_canary_gets_more_requests_only_when_it_has_ready_pods(self) -> None:
+        weights, before = self.world.status.get("weights", {}).get("desired", 0), self.seen_weight
+        self.seen_weight = weights
+        if weights > before and self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1):
+            assert self._ready(self.world.status["canary"]["revision"])
+
+    @invariant()
     def the_address_never_leaves_ready_pods_for_unready_ones(self) -> None:
-        service = self.world.address
-        target = service["spec"]["selector"][names.REVISION] if service else None
+        """Whoever is the only one to get requests is left for another one only when that one has ready pods."""
+        target = self._only_target()
         left, self.seen_traffic = self.seen_traffic, target
         if target and left and target != left and self._ready(left) and self.world.status.get("stable"):
             wanted = self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1)
             assert self._ready(target) or wanted == 0
 
+    def _only_target(self) -> str | None:
+        """The revision that gets all requests, if there is just one."""
+        selector = self.world.address["spec"]["selector"] if self.world.address else {}
+        if selector.get(names.APP_COMPONENT) != names.ROUTER:
+            found: str | None = selector.get(names.REVISION)
+            return found
+        revisions = {revision for shares in self.world.agents.shares() for revision in shares}
+        return revisions.pop() if len(revisions) == 1 else None
+
     @invariant()
     def nobody_else_is_owner(self) -> None:
         uid = self.world.all(MODEL_DEPLOYMENT)[0]["metadata"]["uid"]
-        for item in self.world.all(DEPLOYMENT):
+        for item in self.world.of_models(DEPLOYMENT):
             assert [owner["uid"] for owner in item["metadata"]["ownerReferences"]] == [uid]
 
     def teardown(self) -> None:
@@ -222,17 +284,40 @@ class History(RuleBasedStateMachine):
             self.everything_heals()
 
     def _settle(self) -> None:
-        asyncio.run(
-            self.world.settle(rounds=60, after_a_pass=self.the_address_never_leaves_ready_pods_for_unready_ones)
-        )
+        asyncio.run(self.world.settle(rounds=60, after_a_pass=self._after_a_pass))
+
+    def _after_a_pass(self) -> None:
+        self.the_address_never_leaves_ready_pods_for_unready_ones()
+        self.a_canary_gets_more_requests_only_when_it_has_ready_pods()
 
     def _pass(self) -> None:
+        before, spec = self.world.counts(), self.world.all(MODEL_DEPLOYMENT)[0]["spec"]
         with contextlib.suppress(errors.ClusterError):
             asyncio.run(self.world.reconcile())
+        stable = self.world.status.get("stable", {}).get("modelVersion")
+        if stable in before and "autoscaling" not in spec and spec.get("rollout", {}).get("strategy") != "recreate":
+            carries = min(before[stable], spec.get("replicas", 1))
+            assert self.world.counts()[stable] >= carries, "stable has fewer pods than it needs"
+
+    def _push_on(self) -> bool:
+        """Take away whatever keeps the champion from being stable; False if there is nothing."""
+        status = self.world.status
+        if "undo" in status:
+            self._say(f"undo@{status['undo']['insteadOf']}")
+        elif "canary" in status:
+            self._say(f"promoteFull@{status['canary']['revision']}")
+        elif "rejected" in status:
+            self._say(f"retry@{status['rejected'][0]['revision']}")
+        else:
+            return False
+        return True
+
+    def _say(self, command: str) -> None:
+        self.said += 1
+        self.world.command(f"{command}.{self.said}")
 
     def _ready(self, revision: str) -> int:
-        pods = [pod for pod in self.world.all(POD) if pod["metadata"]["labels"][names.REVISION] == revision]
-        return sum(pod.get("status", {}).get("conditions", [{}])[0].get("status") == "True" for pod in pods)
+        return self.world.ready_pods(revision)
 
 
 def _was_added_to(content: Manifest) -> bool:

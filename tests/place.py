@@ -68,6 +68,10 @@ class Place:
     def status(self, name: str) -> Object:
         return dict(self.model(name).get("status", {}))
 
+    def stable_version(self, name: str) -> str:
+        """The model version that answers; empty while none does."""
+        return str(self.status(name).get("stable", {}).get("modelVersion", ""))
+
     def condition(self, name: str, kind: str) -> Object:
         """Of the ModelDeployment; empty if it has none of that type, or only one about an older spec."""
         model = self.model(name)

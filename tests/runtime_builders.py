@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import httpx
 import numpy as np
 import yaml
 
-from moorage_runtime import app, loading, service, telemetry
+from moorage_runtime import app, errors, limits, loading, service, telemetry
 from moorage_runtime.codecs import answers, arrays, signature
 
 JSON = {"content-type": "application/json"}
@@ -22,13 +23,22 @@ def load(folder: Path, **options: Any) -> service.Model:
     return loading.load(folder, **{"engine": "auto", "device": "auto", "allow_pickle": True, **options})
 
 
-def a_service(name: str = "iris", version: str = "3") -> service.ModelService:
-    metrics = telemetry.Metrics(model=name, version=version, revision="iris-v3-abc")
-    return service.ModelService(name=name, version=version, metrics=metrics)
+def a_service(
+    name: str = "iris",
+    version: str = "3",
+    *,
+    revision: str = "iris-v3-0123abcd",
+    address: str = "127.0.0.1",
+    **bounds: Any,
+) -> service.ModelService:
+    metrics = telemetry.Metrics(model=name, version=version, revision=revision)
+    return service.ModelService(
+        name=name, version=version, metrics=metrics, bounds=limits.Limits(**bounds), address=address
+    )
 
 
 def a_client(served: service.ModelService) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=app.app(served))
+    transport = httpx.ASGITransport(app=app.app(served, port=8080))
     return httpx.AsyncClient(transport=transport, base_url="http://runtime")
 
 
@@ -65,6 +75,26 @@ class Adder:
         if self.fault is not None:
             raise self.fault
         return answers.Prediction({"": np.sum(list(inputs.values()), axis=0)})
+
+
+class Stuck(Adder):
+    """An engine that does not come back before it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = threading.Event()
+        self.let_go = threading.Event()
+
+    def predict(self, inputs: arrays.Arrays) -> answers.Prediction:
+        self.started.set()
+        self.let_go.wait(30)
+        return super().predict(inputs)
+
+
+def leaves(root: type[errors.RuntimeFault]) -> list[type[Any]]:
+    """The errors below this one that are raised themselves."""
+    below = root.__subclasses__()
+    return [leaf for child in below for leaf in leaves(child)] if below else [root]
 
 
 def an_adder(engine: Any | None = None, *names: str) -> service.Model:

@@ -20,6 +20,7 @@ class Request:
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
-            request = Request(parts.path, dict(parse_qsl(parts.query)), dict(self.headers))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            request = Request(parts.path, dict(parse_qsl(parts.query)), dict(self.headers), body)
             stub.requests.append(request)
             reply = stub.answer(request)
             self.send_response(reply.status)
@@ -78,6 +80,8 @@ def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             with contextlib.suppress(ConnectionError):  # a client that has read enough
                 self.wfile.write(reply.payload())
+
+        do_POST = do_GET  # noqa: N815 - the base class wants this name
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class wants this name
             """Say nothing."""

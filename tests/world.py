@@ -6,17 +6,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from fake_cluster import FakeCluster
-from moorage_operator.core import names
+from moorage_operator import errors
+from moorage_operator.core import names, routing
 from moorage_operator.core.kinds import (
     AUTOSCALER,
     BY_NAME,
+    CONFIG_MAP,
     DEPLOYMENT,
     EVENT,
     MODEL_DEPLOYMENT,
@@ -26,15 +31,19 @@ from moorage_operator.core.kinds import (
     Manifest,
     Ref,
 )
-from moorage_operator.core.names import Key
+from moorage_operator.core.names import Key, RouterKey
 from moorage_operator.core.observed import Answer
-from moorage_operator.core.platform import Platform, RegistryEndpoint
+from moorage_operator.core.platform import Platform, RegistryEndpoint, RouterSettings
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.registry import ModelRef, ModelVersion
+from moorage_operator.core.routing import AgentState
 from moorage_operator.handlers import WATCHED
 from moorage_operator.index import Index
 from moorage_operator.reconcile import Reconciler
+from moorage_operator.router_reconcile import RouterReconciler
+from moorage_operator.routers import Routers
 
+ROUTER = RouterKey("payments")
 KEY = Key("payments", "fraud")
 PLATFORM = Platform(
     image="moorage/runtime:1",
@@ -73,6 +82,53 @@ def failing(reason: str, message: str = "it is broken") -> Fate:
     return unready(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState={"terminated": ended})
 
 
+class FakeAgents:
+    """The agents of the router pods. Each follows the ConfigMap, and sees the pods that are ready, when `look` is called."""
+
+    def __init__(self, of: World) -> None:
+        self.world = of
+        self.states: dict[str, AgentState] = {}
+        """By pod."""
+        self.deaf: set[str] = set()
+        """Pods whose agents take nothing up; "*" is all of them."""
+        self.silent: set[str] = set()
+        """Pods whose agents do not answer."""
+
+    async def state(self, address: str) -> AgentState:
+        if address in self.silent or "*" in self.silent:
+            raise errors.AgentUnreachable("does not answer")
+        return self.states.get(address, AgentState())
+
+    def look(self) -> None:
+        config_map = next(
+            (item for item in self.world.all(CONFIG_MAP) if item["metadata"]["name"] == routing.NAME), None
+        )
+        pods = [item["metadata"]["name"] for item in self.world.all(POD) if _is_of_router(item)]
+        self.states = {name: state for name, state in self.states.items() if name in pods}
+        if config_map is None:
+            return
+        models = {
+            name: self._seen(row) for name, row in json.loads(config_map["data"][routing.TABLE])["models"].items()
+        }
+        state = {"resourceVersion": config_map["metadata"]["resourceVersion"], "models": models}
+        for pod in pods:
+            if not {"*", pod} & self.deaf:
+                self.states[pod] = msgspec.convert(state, AgentState)
+
+    def shares(self) -> list[dict[str, float]]:
+        """What each router pod sends to each revision, in percent."""
+        held = [routing.held(state, KEY.name) for state in self.states.values()]
+        return [{name: share / 100 for name, share in item.shares.items() if share} for item in held if item]
+
+    def _seen(self, row: Manifest) -> Manifest:
+        revisions = [row["stable"], *([row["canary"]["revision"]] if "canary" in row else [])]
+        return row | {"endpoints": {revision: self.world.ready_pods(revision) for revision in revisions}}
+
+
+def _is_of_router(item: Manifest) -> bool:
+    return bool(item["metadata"]["labels"].get(names.APP_COMPONENT) == names.ROUTER)
+
+
 class World:
     """One ModelDeployment in a cluster; `registry` maps references to what they name."""
 
@@ -86,6 +142,7 @@ class World:
         self.deaf = False
         """While true, watch events do not arrive."""
         self.again_at: datetime | None = None
+        self.agents = FakeAgents(self)
         self.cluster.watch(self._hear)
         self.restart()
 
@@ -97,8 +154,20 @@ class World:
         self._answered: set[ModelRef] = set()
         self._asked: set[ModelRef] = set()
         self.resync()
+        self.routers = Routers(self.agents, index=self.index, wake=lambda key: None)
         self.reconciler = Reconciler(
-            cluster=self.cluster, index=self.index, answers=self, platform=self.platform, clock=lambda: self.now
+            cluster=self.cluster,
+            index=self.index,
+            answers=self,
+            routers=self.routers,
+            platform=self.platform,
+            clock=lambda: self.now,
+        )
+        self.router_reconciler = RouterReconciler(
+            cluster=self.cluster,
+            index=self.index,
+            settings=RouterSettings("moorage/operator:1", cluster_role="moorage-router"),
+            wake=lambda key: None,
         )
 
     def resync(self) -> None:
@@ -141,6 +210,13 @@ class World:
 
         self.cluster.edit(ref, change)
 
+    def command(self, text: str) -> None:
+        """As `kubectl annotate --overwrite` does."""
+        annotations = {names.COMMAND: text}
+        self.cluster.edit(
+            self.ref(MODEL_DEPLOYMENT), lambda manifest: manifest["metadata"].update(annotations=annotations)
+        )
+
     def move_alias(self, version: str) -> None:
         self.registry[ModelRef("detector", alias="champion")] = ModelVersion(
             "detector", version, f"run-{version}", "s3://m"
@@ -154,22 +230,35 @@ class World:
     async def settle(self, *, rounds: int = 30, after_a_pass: Callable[[], None] = lambda: None) -> None:
         """Let the operator and the controllers act in turn until nothing changes any more."""
         for _ in range(rounds):
-            before = self.cluster._revision
+            before = self.cluster._revision, self.agents.states
             await self.reconcile()
             after_a_pass()
             self.run_controllers()
-            if self.cluster._revision == before:
+            if (self.cluster._revision, self.agents.states) == before:
                 return
         raise AssertionError("the world does not come to rest")
 
     async def reconcile(self) -> None:
         """One pass, and another one when the registry has answered what the first one asked."""
+        if ROUTER.namespace in self.index.router_namespaces:
+            self.routers.look(ROUTER.namespace)
+            list(self.routers._due(0))
+            await self.routers._ask(ROUTER.namespace)
         again = await self.reconciler.reconcile(KEY)
         if self._asked:
             self._answered |= self._asked
             self._asked.clear()
             again = await self.reconciler.reconcile(KEY)
+        await self._reconcile_router()
         self.again_at = self.now + timedelta(seconds=again) if again is not None else None
+
+    async def _reconcile_router(self) -> None:
+        """Again, as the queue does it, when something is not as it was known."""
+        for _ in range(5):
+            with contextlib.suppress(errors.Conflict):
+                await self.router_reconciler.reconcile(ROUTER)
+                return
+        raise AssertionError("the router does not come to rest")
 
     async def pass_time(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -182,6 +271,7 @@ class World:
             self._run_autoscaler(autoscaler["spec"])
         for deployment in self.all(DEPLOYMENT):
             self._run_deployment(deployment)
+        self.agents.look()
 
     # What a test looks at.
 
@@ -207,8 +297,17 @@ class World:
     def counts(self) -> dict[str, int]:
         """Pods that each model version's Deployment is set to."""
         return {
-            item["metadata"]["labels"][names.MODEL_VERSION]: item["spec"]["replicas"] for item in self.all(DEPLOYMENT)
+            item["metadata"]["labels"][names.MODEL_VERSION]: item["spec"]["replicas"]
+            for item in self.of_models(DEPLOYMENT)
         }
+
+    def of_models(self, kind: Kind) -> list[Manifest]:
+        """All but the router's."""
+        return [item for item in self.all(kind) if not _is_of_router(item)]
+
+    def ready_pods(self, revision: str) -> int:
+        pods = [pod for pod in self.of_models(POD) if pod["metadata"]["labels"][names.REVISION] == revision]
+        return sum(pod.get("status", {}).get("conditions", [{}])[0].get("status") == "True" for pod in pods)
 
     @property
     def address(self) -> Manifest | None:
@@ -216,19 +315,30 @@ class World:
         return next((item for item in self.all(SERVICE) if item["metadata"]["name"] == KEY.name), None)
 
     def traffic(self) -> str:
-        """The model version that the address sends requests to."""
+        """The model versions that the address sends requests to, joined by +; the one that it would, where there is no pod."""
         assert self.address
-        revision = self.address["spec"]["selector"][names.REVISION]
+        selected = self.address["spec"]["selector"]
+        if selected.get(names.APP_COMPONENT) == names.ROUTER:
+            revisions = {revision for shares in self.agents.shares() for revision in shares}
+            return "+".join(sorted(self.version(revision) for revision in revisions))
+        for items in (self.of_models(POD), self.of_models(DEPLOYMENT)):
+            labels = [item["metadata"]["labels"] for item in items]
+            found = {str(item[names.MODEL_VERSION]) for item in labels if selected.items() <= item.items()}
+            if found:
+                return "+".join(sorted(found))
+        return ""
+
+    def version(self, revision: str) -> str:
         return next(
             str(i["metadata"]["labels"][names.MODEL_VERSION])
-            for i in self.all(DEPLOYMENT)
+            for i in self.of_models(DEPLOYMENT)
             if i["metadata"]["name"] == revision
         )
 
     def revision(self, version: str) -> str:
         return next(
             str(i["metadata"]["name"])
-            for i in self.all(DEPLOYMENT)
+            for i in self.of_models(DEPLOYMENT)
             if i["metadata"]["labels"][names.MODEL_VERSION] == version
         )
 
@@ -266,7 +376,7 @@ class World:
         name, spec = deployment["metadata"]["name"], deployment["spec"]
         labels = spec["template"]["metadata"]["labels"]
         template = json.dumps(spec["template"], sort_keys=True)
-        pods = [pod for pod in self.all(POD) if pod["metadata"]["labels"].get(names.REVISION) == labels[names.REVISION]]
+        pods = self._pods_of(name)
         for pod in pods:
             if pod["spec"]["template"] != template:
                 self.cluster.remove(self.ref(POD, pod["metadata"]["name"]))
@@ -275,7 +385,7 @@ class World:
             self.cluster.remove(self.ref(POD, pod["metadata"]["name"]))
         for number in range(len(pods), spec["replicas"]):
             self._start_pod(deployment, f"{name}-{self.cluster._revision}-{number}", template)
-        self._run_kubelet(labels)
+        self._run_kubelet(name, labels)
         self._report(deployment)
 
     def _start_pod(self, deployment: Manifest, name: str, template: str) -> None:
@@ -285,15 +395,18 @@ class World:
         metadata = {"name": name, "namespace": KEY.namespace, "labels": labels, "ownerReferences": [owner]}
         self.cluster.add({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"template": template}})
 
-    def _run_kubelet(self, labels: dict[str, str]) -> None:
-        for pod in self.all(POD):
-            if pod["metadata"]["labels"].get(names.REVISION) == labels[names.REVISION]:
-                fate = self.fates.get(labels[names.MODEL_VERSION], ready)()
-                self._set_status(POD, pod["metadata"]["name"], fate)
+    def _run_kubelet(self, deployment: str, labels: dict[str, str]) -> None:
+        for pod in self._pods_of(deployment):
+            name = pod["metadata"]["name"]
+            fate = self.fates.get(labels.get(names.MODEL_VERSION, "router"), ready)()
+            self._set_status(POD, name, fate | {"podIP": name})
+
+    def _pods_of(self, deployment: str) -> list[Manifest]:
+        return [pod for pod in self.all(POD) if pod["metadata"]["ownerReferences"][0]["name"] == deployment]
 
     def _report(self, deployment: Manifest) -> None:
         name = deployment["metadata"]["name"]
-        pods = [pod for pod in self.all(POD) if pod["metadata"]["ownerReferences"][0]["name"] == name]
+        pods = self._pods_of(name)
         available = sum(pod["status"]["conditions"][0] == {"type": "Ready", "status": "True"} for pod in pods)
         status = {"observedGeneration": deployment["metadata"]["generation"], "replicas": len(pods)}
         status |= {"updatedReplicas": len(pods), "availableReplicas": available, "readyReplicas": available}

@@ -31,6 +31,7 @@ def _model_deployment(name: str, model: str) -> Manifest:
         "kind": MODEL_DEPLOYMENT.name,
         "metadata": {"name": name, "namespace": lab.NAMESPACE},
         "spec": {
+            "traffic": {"router": "replicas"},  # nothing answers here that a router could send anything to
             "model": {"name": model, "alias": registry.ALIAS},
             "runtime": {"engine": "onnxruntime"},
             "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},

@@ -136,7 +136,9 @@ def configuration(tracking_uri: str) -> dict[str, Any]:
         if line.startswith("version")
     )
     images = {"runtime": f"moorage/runtime:{version}", "runtimeGPU": f"moorage/runtime:{version}-gpu"}
-    return {"images": images, "registries": [{"name": "default", "trackingURI": tracking_uri}]}
+    router = {"image": f"moorage/operator:{version}"}
+    registries = [{"name": "default", "trackingURI": tracking_uri}]
+    return {"images": images, "router": router, "registries": registries}
 
 
 def cpu_seconds(pid: int) -> float:

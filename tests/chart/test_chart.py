@@ -11,7 +11,7 @@ import yaml
 
 import helm
 from moorage_operator.core.names import GROUP
-from moorage_operator.settings import Settings
+from moorage_operator.settings import RouterSection, Settings
 
 REGISTRY = {"name": "default", "trackingURI": "http://mlflow.mlflow.svc:5000", "existingSecret": "mlflow"}
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
@@ -101,6 +101,12 @@ def test_the_default_configuration_says_what_the_operator_takes_as_default_anywa
 
     assert settings == Settings(
         images=settings.images,
+        router=RouterSection(
+            image="moorage/operator:0.1.0",
+            resources={"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+            agent_resources={"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "192Mi"}},
+            cluster_role="moorage-router-moorage-system",
+        ),
         fetch_resources={"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
     )
     assert (settings.images.runtime, settings.images.runtime_gpu) == (
@@ -198,7 +204,12 @@ def test_the_network_policy_lets_out_to_dns_the_api_server_and_the_registries() 
     }
     spec = helm.one(helm.template(values), "NetworkPolicy")["spec"]
 
-    assert [[port["port"] for port in rule["ports"]] for rule in spec["egress"]] == [[53, 53], [443, 6443], [5000, 443]]
+    assert [[port["port"] for port in rule["ports"]] for rule in spec["egress"]] == [
+        [53, 53],
+        [443, 6443],
+        [8404],
+        [5000, 443],
+    ]
     assert [[port["port"] for port in rule["ports"]] for rule in spec["ingress"]] == [["http"]]
 
 

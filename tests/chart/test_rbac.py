@@ -55,10 +55,27 @@ def test_the_operator_has_just_the_verbs_that_it_needs() -> None:
         key(kinds.EVENT): {"create"},
         key(kinds.LEASE): {"create", "get", "patch"},
         key(kinds.CRD): {"get"},
+        key(kinds.SERVICE_ACCOUNT): {"get"} | WRITE,
+    }
+    binding: Rules = {
+        key(kinds.ROLE_BINDING): {"get"} | WRITE,
+        (kinds.ROLE_BINDING.group, "clusterroles"): {"bind"},
     }
 
-    assert rules_of(operators(helm.template())) == wanted
+    assert rules_of(operators(helm.template())) == wanted | binding
     assert rules_of(operators(helm.template({"namespaces": ["a"]}))) == wanted
+
+
+def test_a_router_reads_its_table_and_where_pods_are_and_nothing_else() -> None:
+    cluster_wide = helm.one(helm.template(), "ClusterRole", "moorage-router-moorage-system")["rules"]
+    listed = helm.one(helm.template({"namespaces": ["payments"]}), "Role", "moorage-router")
+
+    assert cluster_wide == listed["rules"]
+    assert listed["metadata"]["namespace"] == "payments"
+    assert [(rule["resources"], rule.get("resourceNames"), set(rule["verbs"])) for rule in cluster_wide] == [
+        (["configmaps"], ["moorage-router"], READ),
+        (["endpointslices"], None, {"list", "watch"}),
+    ]
 
 
 def test_only_the_operators_own_lease_and_only_its_own_crd_are_in_reach() -> None:
@@ -66,7 +83,13 @@ def test_only_the_operators_own_lease_and_only_its_own_crd_are_in_reach() -> Non
     named = {rule["resources"][0]: rule["resourceNames"] for rule in rules if "resourceNames" in rule}
     lease = helm.one(helm.template(), "Role", "moorage-operator-lease")
 
-    assert named == {"leases": ["moorage-operator"], "customresourcedefinitions": ["modeldeployments.moorage.dev"]}
+    assert named == {
+        "leases": ["moorage-operator"],
+        "customresourcedefinitions": ["modeldeployments.moorage.dev"],
+        "clusterroles": ["moorage-router-moorage-system"],
+        "rolebindings": ["moorage-router-moorage-system"],
+        "serviceaccounts": ["moorage-router"],
+    }
     assert lease["metadata"]["namespace"] == helm.NAMESPACE
     assert [rule["verbs"] for rule in lease["rules"] if "resourceNames" not in rule] == [["create"]]
 
@@ -83,7 +106,9 @@ def test_a_list_of_namespaces_gets_a_role_each_and_nothing_cluster_wide_but_the_
 def test_every_role_of_the_operator_is_bound_to_its_service_account() -> None:
     objects = helm.template({"namespaces": ["payments"]})
     account = helm.one(objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"]
-    bindings = [item for item in objects if item["kind"].endswith("Binding")]
+    bindings = [
+        item for item in objects if item["kind"].endswith("Binding") and item["metadata"]["name"] != "moorage-router"
+    ]
 
     assert {_place(item) for item in bindings} == {_place(item) for item in operators(objects)}
     for binding in bindings:

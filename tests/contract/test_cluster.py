@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import copy
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +19,7 @@ from moorage_operator.adapters import cluster
 from moorage_operator.core import kinds
 from moorage_operator.core.kinds import Kind, Manifest, Ref
 from moorage_operator.core.names import REPLICAS_MANAGER
-from moorage_operator.ports import NO_VERSION, Cluster
+from moorage_operator.ports import NO_VERSION, Change, Cluster, Selection
 
 PAGE = 7
 """Small, so that a list of a few objects comes in pages."""
@@ -94,6 +96,13 @@ async def test_apply_creates_and_answers_the_stored_object(world: World) -> None
 
     assert stored["metadata"]["uid"]
     assert stored == await world.client.get(kinds.ref_of(stored))
+
+
+async def test_what_is_stored_comes_back_as_json_has_it(world: World) -> None:
+    service = world.service("tuple")
+    service["spec"]["ports"] = tuple(service["spec"]["ports"])
+
+    assert isinstance((await world.client.apply(service))["spec"]["ports"], list)
 
 
 async def test_applying_the_same_again_changes_nothing(world: World) -> None:
@@ -423,6 +432,50 @@ async def test_list_reads_every_page(world: World) -> None:
 
     assert [item["metadata"]["name"] for item in found] == names
     assert {(item["apiVersion"], item["kind"]) for item in found} == {("v1", "ConfigMap")}
+
+
+async def changes(world: World, selection: Selection, since: str, number: int) -> list[tuple[str, str]]:
+    """The next ones, as (happening, name)."""
+    found: list[Change] = []
+    async with (
+        asyncio.timeout(30),
+        contextlib.aclosing(cast("AsyncGenerator[Change]", world.client.follow(selection, since=since))) as follow,
+    ):
+        async for change in follow:
+            found += [change] if change.happening != "BOOKMARK" else []
+            if len(found) == number:
+                break
+    return [(change.happening, change.manifest["metadata"]["name"]) for change in found]
+
+
+async def test_a_snapshot_is_followed_by_each_change_after_it(world: World) -> None:
+    label = {"followed-in": world.namespace}
+    selection = Selection(kinds.CONFIG_MAP, world.namespace, labels=label)
+    await world.client.apply(world.config_map("followed-a", labels=label))
+    snapshot = await world.client.snapshot(selection)
+    added = await world.client.apply(world.config_map("followed-b", labels=label))
+    await world.client.apply(world.config_map("followed-other"))
+    changed = await world.client.apply(world.config_map("followed-b", {"a": "1"}, labels=label))
+    await world.client.delete(
+        kinds.ref_of(changed), uid=changed["metadata"]["uid"], resource_version=version_of(changed)
+    )
+
+    assert [kinds.ref_of(item).name for item in snapshot.objects] == ["followed-a"]
+    assert await changes(world, selection, snapshot.resource_version, 3) == [
+        ("ADDED", "followed-b"), ("MODIFIED", "followed-b"), ("DELETED", "followed-b"),
+    ]  # fmt: skip
+    assert await changes(world, selection, version_of(added), 1) == [("MODIFIED", "followed-b")]
+
+
+async def test_one_object_is_followed_by_its_name(world: World) -> None:
+    selection = Selection(kinds.CONFIG_MAP, world.namespace, name="single")
+    nothing = await world.client.snapshot(selection)
+    await world.client.apply(world.config_map("single-not"))
+    await world.client.apply(world.config_map("single"))
+    something = await world.client.snapshot(selection)
+
+    assert (nothing.objects, len(something.objects)) == ((), 1)
+    assert await changes(world, selection, nothing.resource_version, 1) == [("ADDED", "single")]
 
 
 @pytest.fixture

@@ -52,6 +52,10 @@ def a_model_with_variable(**variable: Any) -> Object:
     return a_model(runtime={"env": [{"name": "X"} | variable]})
 
 
+def a_model_with_steps(*steps: Object, **spec: Any) -> Object:
+    return a_model(rollout={"steps": list(steps)}, **spec)
+
+
 def kubectl(api: Api, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """As `api.kubectl`, for calls that may be refused."""
     program = shutil.which("kubectl", path=api.path) or "kubectl"
@@ -73,6 +77,7 @@ def dry_run(api: Api, manifest: Object) -> subprocess.CompletedProcess[str]:
     )
 
 
+BY_PODS = {"router": "replicas"}
 REFUSED = {
     "no model": (a_model(model=None), "spec.model: Required value"),
     "no alias and no version": (a_model(model={"name": "iris"}), "set exactly one of spec.model.alias"),
@@ -87,7 +92,7 @@ REFUSED = {
     "name that is no Service's": (a_model("1iris"), "metadata.name becomes the name of a Service"),
     "name with a dot": (a_model("iris.v1"), "start with a letter and end with a letter or digit"),
     "misspelt field": (a_model(replica=2), 'unknown field "spec.replica"'),
-    "field of a later version": (a_model(traffic={"router": "auto"}), 'unknown field "spec.traffic"'),
+    "field of a later version": (a_model(traffic={"mesh": {}}), 'unknown field "spec.traffic.mesh"'),
     "unknown engine": (a_model(runtime={"engine": "tensorrt"}), 'supported values: "auto", "onnxruntime", "torch", "pyfunc"'),
     "unknown device": (a_model(runtime={"device": "tpu"}), 'supported values: "auto", "cpu", "cuda"'),
     "pyfunc without trust": (
@@ -149,7 +154,51 @@ REFUSED = {
     ),
     "port out of range": (a_model(service={"port": 70000}), "should be less than or equal to 65535"),
     "Service of another type": (a_model(service={"type": "ExternalName"}), '"ClusterIP", "NodePort", "LoadBalancer"'),
-    "unknown strategy": (a_model(rollout={"strategy": "blueGreen"}), 'supported values: "canary", "recreate"'),
+    "unknown strategy": (a_model(rollout={"strategy": "blue"}), 'supported values: "canary", "blueGreen", "recreate"'),
+    "step that does two things": (a_model_with_steps({"setWeight": 50, "pause": {}}), "a step does one thing: setWeight"),
+    "step that does nothing": (a_model_with_steps({}), "a step does one thing: setWeight"),
+    "weight above 100": (a_model_with_steps({"setWeight": 101}), "should be less than or equal to 100"),
+    "duration that is none": (
+        a_model_with_steps({"pause": {"duration": "two minutes"}}),
+        "a duration is a number of seconds, or like 90s, 2m or 1h30m",
+    ),
+    "duration of nothing": (a_model_with_steps({"pause": {"duration": 0}}), "a duration is a number of seconds"),
+    "weight that pods can't show": (
+        a_model_with_steps({"setWeight": 20}, replicas=3, traffic=BY_PODS),
+        "with router replicas a weight is a ratio of pods, and with spec.replicas as it is these are possible: 25, 40, 50, 75, 80 and 90 %",
+    ),
+    "weight of a ratio under an autoscaler": (
+        an_autoscaled_model() | {"spec": an_autoscaled_model()["spec"] | {"rollout": {"steps": [{"setWeight": 50}]}, "traffic": BY_PODS}},
+        "a weight is a ratio of pods, and an autoscaler changes it",
+    ),
+    "scale of a ratio": (
+        a_model_with_steps({"setCanaryScale": {"replicas": 2}}, traffic=BY_PODS),
+        "with router replicas the number of pods is the weight",
+    ),
+    "scale that is none": (
+        a_model_with_steps({"setCanaryScale": {}}),
+        "set either replicas or matchTrafficWeight: true",
+    ),
+    "two keys": (
+        a_model(traffic={"stickiness": {"header": "x-user", "cookie": "user"}}),
+        "set either stickiness.header or stickiness.cookie",
+    ),
+    "key without a router": (
+        a_model(traffic=BY_PODS | {"stickiness": {"header": "x-user"}}),
+        "router replicas knows no requests, only connections: stickiness needs router haproxy",
+    ),
+    "key of the router itself": (
+        a_model(traffic={"stickiness": {"header": "x-moorage-arm"}}),
+        "headers that start with x-moorage- are set by the router itself",
+    ),
+    "key that is no header": (
+        a_model(traffic={"stickiness": {"header": "x user"}}),
+        "spec.traffic.stickiness.header in body should match",
+    ),
+    "steps of another strategy": (
+        a_model(rollout={"strategy": "recreate", "steps": [{"pause": {}}]}),
+        "spec.rollout.steps are those of strategy canary",
+    ),
     "time that is none": (
         a_model(restartAt="now"),
         "spec.restartAt is a time like 2026-01-31T12:00:00Z: write the present time to restart all pods",
@@ -177,6 +226,14 @@ ACCEPTED = {
     "pyfunc with trust": a_model(runtime={"engine": "pyfunc", "allowPickle": True}),
     "variables": a_model_with_variable(valueFrom=CONFIG_KEY),
     "no pods": a_model(replicas=0),
+    "a weight by pods": a_model_with_steps({"setWeight": 25}, replicas=3, traffic=BY_PODS),
+    "a key": a_model(traffic={"stickiness": {"cookie": "session"}}),
+    "a scale": a_model_with_steps({"setCanaryScale": {"replicas": 2}}, {"setCanaryScale": {"matchTrafficWeight": True}}),
+    "steps": a_model_with_steps(
+        {"setWeight": 25}, {"pause": {"duration": "1h30m"}}, {"pause": {"duration": 90}}, {"pause": {}}, replicas=3
+    ),
+    "all at once under an autoscaler": an_autoscaled_model()
+    | {"spec": an_autoscaled_model()["spec"] | {"rollout": {"steps": [{"setWeight": 0}, {"pause": {}}]}}},
     "autoscaling by CPU": an_autoscaled_model(minReplicas=3),
     "autoscaling by the limit": a_model(autoscaling={"maxReplicas": 2}, resources={"limits": {"cpu": 2, "memory": "1Gi"}}),
     "autoscaling by a metric alone": a_model(
@@ -267,4 +324,4 @@ def test_columns_are_those_that_people_look_for(api: Api, namespace: str, stored
     create(api, namespace, a_model(stored))
 
     header = api.kubectl("--namespace", namespace, "get", "mdep").splitlines()[0].split()
-    assert header == ["NAME", "READY", "PHASE", "STABLE", "CANARY", "URL", "AGE"]
+    assert header == ["NAME", "READY", "PHASE", "STABLE", "CANARY", "WEIGHT", "URL", "AGE"]

@@ -16,9 +16,11 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 import documents
-from moorage_runtime import errors, settings, telemetry
+from moorage_runtime import arms, errors, feedback, limits, settings, shadow, telemetry
+from moorage_runtime.codecs import comparing
 from moorage_runtime.routes import predict
-from runtime_builders import a_client, a_service, load
+from moorage_runtime.rpc import inference
+from runtime_builders import a_client, a_service, leaves, load
 
 DOCUMENT = documents.REPOSITORY / "docs" / "runtime.md"
 
@@ -33,11 +35,6 @@ def section(title: str) -> str:
 def table(title: str) -> list[list[str]]:
     lines = [line for line in section(title).splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-def leaves(root: type[errors.RuntimeFault]) -> list[type[errors.RuntimeFault]]:
-    below = root.__subclasses__()
-    return [leaf for child in below for leaf in leaves(child)] if below else [root]
 
 
 def test_the_table_of_settings_is_the_code() -> None:
@@ -56,7 +53,9 @@ def test_the_table_of_settings_is_the_code() -> None:
 
 def test_the_tables_of_errors_are_the_code() -> None:
     requests = {row[1].strip("`"): int(row[0]) for row in table("Errors of requests")}
-    assert requests == {kind.__name__: kind.status for kind in leaves(errors.RequestError)}  # type: ignore[attr-defined]  # theirs
+    assert requests == {kind.__name__: kind.status for kind in leaves(errors.RequestError)}
+    calls = {row[1].strip("`"): row[2].strip("`") for row in table("Errors of requests")}
+    assert calls == {kind.__name__: status.name for kind, status in inference.STATUS.items()}
     ends = {row[0].strip("`"): row[1] for row in table("Last words")}
     assert set(ends) == {kind.__name__ for kind in leaves(errors.Fatal)}
     assert {name for name, command in ends.items() if command == "fetch"} == {
@@ -77,6 +76,10 @@ def test_the_table_of_metrics_is_the_code() -> None:
     metrics = telemetry.Metrics(model="m", version="1", revision="r")
     metrics.answered("v2", 200, 0.1)
     metrics.loaded(1.0)
+    metrics.judged("r", "", is_right=True)
+    metrics.scored("r", "", 1.0)
+    metrics.paired("r", "both_right")
+    metrics.shadowed("r", shadow.DISAGREE)
     exposed = {
         (family.name + "_total" if family.type == "counter" else family.name): (
             family.type,
@@ -85,12 +88,24 @@ def test_the_table_of_metrics_is_the_code() -> None:
         for family in metrics.registry.collect()
     }
     assert {row[0].strip("`"): (row[1], set(re.findall(r"`(\w+)`", row[2]))) for row in table("Metrics")} == exposed
-    protocols = {predict.V2.label, predict.MLFLOW.label, predict.ROWS.label}
-    assert set(re.findall(r"`protocol` is `(\w+)`, `(\w+)` or `(\w+)`", section("Metrics"))[0]) == protocols
+    protocols = {predict.V2.label, predict.MLFLOW.label, predict.ROWS.label, inference.PROTOCOL}
+    assert set(re.findall(r"`protocol` is `(\w+)`, `(\w+)`, `(\w+)` or `(\w+)`", section("Metrics"))[0]) == protocols
 
 
 def test_the_limits_in_the_text_are_the_code() -> None:
-    assert f"{predict.MAX_BODY_BYTES // 1024 // 1024} MiB" in section("Errors of requests")
+    assert f"{limits.MAX_REQUEST_BYTES // 1024 // 1024} MiB" in section("Errors of requests")
+    told = section("Prediction ids and feedback")
+    assert f"the latest {feedback.MAX_SEEN:,}" in told
+    assert f"the latest {feedback.MAX_ANSWERS:,} answers of at most {feedback.MAX_ANSWER_BYTES // 1024} KiB" in told
+    assert f"at most {feedback.MAX_BYTES // 2**20} MiB" in told
+    told = " ".join(section("Shadows").split())
+    assert f"{shadow.MAX_WAITING} wait" in told
+    assert f"larger than {shadow.MAX_BYTES // 1024} KiB" in told
+    assert f"within {shadow.TIMEOUT_SECONDS:g} seconds, or takes longer than {shadow.SLOW_SECONDS:g} seconds" in told
+    assert f"no copies for {shadow.PAUSE_SECONDS:g} seconds" in told
+    told = section("Prediction ids and feedback")
+    assert f"within {comparing.RELATIVE_TOLERANCE} of each other" in told
+    assert f"comes after {arms.MAX_DISTINCT} of them" in section("Metrics")
 
 
 def examples() -> list[tuple[list[str], str]]:

@@ -323,10 +323,18 @@ SHOWN_ELSEWHERE = {
     Reason.ARTIFACT_UNAUTHORIZED: "tests/runtime: it takes an object store",
     Reason.DISK_FULL: "tests/runtime: it takes a full disk",
     Reason.AUTOSCALER_FAILED: "tests/operator: it takes a fault of Kubernetes",
+    Reason.ROLLED_BACK: "test_rollouts.py",
+    Reason.CANARY_LOST: "tests/operator",
+    Reason.CANARY_CRASHES: "tests/operator",
+    Reason.ROUTER_UNREACHABLE: "tests/operator",
+    Reason.ROUTER_UNAVAILABLE: "tests/operator",
 }
 
 
-HAPPENINGS = {Reason.VERSION_RESOLVED, Reason.REVISION_CREATED, Reason.REVISION_RETIRED, Reason.DRIFT_REPAIRED}
+HAPPENINGS = {
+    Reason.VERSION_RESOLVED, Reason.REVISION_CREATED, Reason.REVISION_RETIRED, Reason.DRIFT_REPAIRED, Reason.WEIGHT_SET,
+    Reason.ABORTED, Reason.SUPERSEDED, Reason.COMMAND_DONE, Reason.COMMAND_REFUSED,
+}  # fmt: skip
 WELL = {
     Reason.RESOLVED, Reason.RUNNING, Reason.SERVING, Reason.PROGRAMMED, Reason.PROMOTED, Reason.SCALING,
     Reason.NO_READY_PODS,

@@ -51,7 +51,7 @@ def test_a_deleted_stable_service_and_deployment_are_made_again(place: Place, re
     place.delete("service", "kept")
     place.delete("deployment", revision)
 
-    until(SECONDS, "the Service", lambda: selector(place).get("moorage.dev/revision") == revision)
+    until(SECONDS, "the Service", lambda: selector(place).get("app.kubernetes.io/component") == "router")
     place.wait_ready("kept")
     until(60, "two pods are ready", lambda: place.status("kept")["stable"].get("readyReplicas") == 2)
 

@@ -20,14 +20,12 @@ def model(registry: Registry) -> str:
     return "followed"
 
 
-def version_of(place: Place, name: str) -> str:
-    return str(place.status(name).get("stable", {}).get("modelVersion", ""))
-
-
 def move(place: Place, registry: Registry, model: str, version: str, name: str) -> None:
     """The alias, and wait until the ModelDeployment has followed it."""
     registry.set_alias(model, version)
-    until(120, f"version {version} is stable", lambda: version_of(place, name) == version, lambda: place.status(name))
+    until(
+        120, f"version {version} is stable", lambda: place.stable_version(name) == version, lambda: place.status(name)
+    )
 
 
 def replicas(place: Place, name: str) -> dict[str, int]:
@@ -118,11 +116,11 @@ def test_while_suspended_nothing_follows(place: Place, registry: Registry, model
     registry.set_alias(model, "2", "quiet")
 
     place.wait_for_reason("quiet", "Suspended")
-    assert version_of(place, "quiet") == "1"
+    assert place.stable_version("quiet") == "1"
     assert len(replicas(place, "quiet")) == 1
 
     place.change("quiet", suspend=False)
-    until(120, "version 2 is stable", lambda: version_of(place, "quiet") == "2", lambda: place.status("quiet"))
+    until(120, "version 2 is stable", lambda: place.stable_version("quiet") == "2", lambda: place.status("quiet"))
 
 
 def test_with_recreate_the_old_pods_end_before_the_new_ones_begin(place: Place) -> None:

@@ -26,6 +26,16 @@ INTERNAL = {
 
 PROVEN = [right for right in INTERNAL if "leases" not in right[0]]
 
+RBAC = "rbac.authorization.k8s.io"
+OF_ROUTERS = {
+    ("/serviceaccounts", "create"): "asked within an apply (PATCH) that makes the object",
+    (f"{RBAC}/rolebindings", "create"): "the same",
+    (f"{RBAC}/clusterroles", "bind"): "asked when the role is bound",
+    ("/serviceaccounts", "delete"): "asked by admission, for a change of the owners",
+    (f"{RBAC}/rolebindings", "delete"): "the same",
+}
+"""The same, of what each namespace's router needs."""
+
 
 def granted(operator: Installation) -> set[tuple[str, str]]:
     """(group/resource, verb) of all rules that are bound to the operator."""
@@ -86,7 +96,7 @@ def test_every_right_is_used_and_none_is_missing(api: Api, place: Place, operato
     refused = [item for item in seen if item.code in (401, 403) and item.namespace in here]
     used = {(item.resource, item.verb) for item in seen}
     assert refused == []
-    assert granted(operator) - used == set(INTERNAL)
+    assert granted(operator) - used == {*INTERNAL, *OF_ROUTERS}
 
 
 @contextlib.contextmanager
@@ -122,3 +132,35 @@ def test_a_right_that_no_audit_log_shows_is_needed_all_the_same(
         assert "forbidden" in told["message"] or "cannot" in told["message"]
 
     place.wait_ready(name)
+
+
+@pytest.mark.parametrize(("resource", "verb"), OF_ROUTERS)
+def test_a_right_for_routers_that_no_audit_log_shows_is_needed_all_the_same(
+    api: Api, place: Place, operator: Installation, resource: str, verb: str
+) -> None:
+    """Its object is lost, or gets another owner, while the right is missing: refused; and made when it is back."""
+    plural = "rolebindings" if resource.startswith(RBAC) else "serviceaccounts"
+    name, theirs = f"owner-{verb}-{plural[0]}", "moorage-router"
+    if plural == "rolebindings":
+        theirs = f"{theirs}-{operator.namespace}"
+
+    def refused() -> bool:
+        seen = audit.requests(api, audit.service_account(operator.namespace), since)
+        return any(item.code == 403 and item.namespace == place.name and plural in item.resource for item in seen)
+
+    with without(operator, resource, verb):
+        since = audit.now()
+        if verb == "delete":
+            place.apply(a_model(name))
+        else:
+            place.delete(plural, theirs)
+        until(60, "it is refused", refused)
+
+    until(60, "it is there", lambda: place.get(plural, theirs))
+    if verb == "delete":
+        until(120, "it has its new owner", lambda: name in owners_of(place, plural, theirs))
+
+
+def owners_of(place: Place, plural: str, name: str) -> list[str]:
+    found = place.get(plural, name).get("metadata", {}).get("ownerReferences", [])
+    return [owner["name"] for owner in found]

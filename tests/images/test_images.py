@@ -21,7 +21,16 @@ IMPORTS = {
         "moorage_operator.adapters.cluster",
         "moorage_operator.adapters.registry",
     ],
-    "runtime": ["moorage_runtime.__main__", "onnxruntime", "sklearn", "xgboost", "lightgbm", "skops", "mlflow.pyfunc"],
+    "runtime": [
+        "moorage_runtime.__main__",
+        "moorage_runtime.serve",
+        "onnxruntime",
+        "sklearn",
+        "xgboost",
+        "lightgbm",
+        "skops",
+        "mlflow.pyfunc",
+    ],
 }
 LOOK_AROUND = """
 import importlib, importlib.util, json, os, pathlib, shutil, sys

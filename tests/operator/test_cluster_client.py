@@ -21,6 +21,7 @@ from moorage_operator.adapters import cluster
 from moorage_operator.adapters.cluster.budget import Budget
 from moorage_operator.core import kinds
 from moorage_operator.core.kinds import Manifest, Ref
+from moorage_operator.ports import Selection
 
 REF = Ref(kinds.CONFIG_MAP, "models", "iris")
 MANIFEST: Manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "models", "name": "iris"}}
@@ -301,3 +302,75 @@ def test_the_budget_lets_a_burst_pass_and_then_so_many_a_second() -> None:
         assert moments == [100.5, 100.5, 100.6]
 
     simulated_time.run(scenario())
+
+
+SLICES = Selection(kinds.ENDPOINT_SLICE, "models", labels={"a": "b"})
+
+
+def a_watch(*events: dict[str, Any], stall: bool = False) -> Handler:
+    """An API server that answers a watch with these events, and ends it, or says no more."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for event in events:
+            await response.write(json.dumps(event).encode() + b"\n")
+        if stall:
+            await asyncio.Event().wait()
+        return response
+
+    return answer  # type: ignore[return-value]  # a stream is a response, too
+
+
+def an_event(happening: str, version: str) -> dict[str, Any]:
+    return {"type": happening, "object": {"metadata": {"name": "a", "resourceVersion": version}}}
+
+
+async def test_a_watch_tells_each_change_and_ends_when_the_server_ends_it(tmp_path: Path) -> None:
+    async with client_of(a_watch(an_event("ADDED", "5"), an_event("BOOKMARK", "9")), tmp_path) as client:
+        seen = [change async for change in client.follow(SLICES, since="4")]
+
+    assert [(change.happening, change.resource_version) for change in seen] == [("ADDED", "5"), ("BOOKMARK", "9")]
+
+
+async def test_a_watch_asks_for_bookmarks_and_for_its_own_end(tmp_path: Path) -> None:
+    asked: list[dict[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(dict(request.query))
+        return web.Response()
+
+    async with client_of(answer, tmp_path, watch_seconds=45) as client:
+        assert [change async for change in client.follow(SLICES, since="4")] == []
+
+    expected = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": "4", "timeoutSeconds": "45"}
+    assert asked == [expected | {"labelSelector": "a=b"}]
+
+
+@pytest.mark.parametrize("handler", [a_watch({"type": "ERROR", "object": {"code": 410}}), always(410)])
+async def test_a_watch_whose_past_is_forgotten_has_expired(handler: Handler, tmp_path: Path) -> None:
+    async with client_of(handler, tmp_path) as client:
+        with pytest.raises(errors.Expired):
+            await anext(client.follow(SLICES, since="4"))
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        a_watch({"type": "ERROR", "object": {"code": 500}}),
+        a_watch({"type": "STRANGE", "object": {}}),
+        always(503),
+    ],
+)
+async def test_a_watch_that_fails_otherwise_is_unreachable(handler: Handler, tmp_path: Path) -> None:
+    async with client_of(handler, tmp_path) as client:
+        with pytest.raises(errors.Unreachable):
+            await anext(client.follow(SLICES, since="4"))
+
+
+async def test_a_watch_on_a_half_open_connection_is_noticed(tmp_path: Path) -> None:
+    async with client_of(a_watch(an_event("ADDED", "5"), stall=True), tmp_path, watch_seconds=0.3) as client:
+        follow = client.follow(SLICES, since="4")
+        await anext(follow)
+        with pytest.raises(errors.Unreachable, match="fell silent"):
+            await anext(follow)

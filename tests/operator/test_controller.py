@@ -13,26 +13,37 @@ from fake_cluster import FakeCluster
 from fake_registry import FakeRegistry
 from moorage_operator.controller import Controller
 from moorage_operator.core.kinds import BY_NAME, DEPLOYMENT, EVENT, MODEL_DEPLOYMENT, Manifest, Ref
-from moorage_operator.settings import Images, RegistrySettings, Settings
+from moorage_operator.core.routing import AgentState
+from moorage_operator.settings import Images, RegistrySettings, RouterSection, Settings
 from moorage_operator.telemetry import Metrics
 
 SETTINGS = Settings(
     images=Images(runtime="moorage/runtime:1", runtime_gpu="moorage/runtime:1-gpu"),
+    router=RouterSection(image="moorage/operator:1"),
     registries=(RegistrySettings(name="default", tracking_uri="http://mlflow"),),
 )
 FRAUD: Manifest = {
     "apiVersion": "moorage.dev/v1alpha1",
     "kind": "ModelDeployment",
     "metadata": {"name": "fraud", "namespace": "payments"},
-    "spec": {"model": {"name": "detector", "alias": "champion"}},
+    "spec": {"model": {"name": "detector", "alias": "champion"}, "traffic": {"router": "replicas"}},
 }
+
+
+class NoAgents:
+    """No router has anything to say."""
+
+    async def state(self, address: str) -> AgentState:
+        return AgentState()
 
 
 def a_controller(cluster: FakeCluster, metrics: Metrics) -> Controller:
     """It hears all that happens in the cluster."""
     registry = FakeRegistry()
     registry.set_alias("detector", "champion", registry.register("detector"))
-    controller = Controller(cluster=cluster, registries={"default": registry}, settings=SETTINGS, metrics=metrics)
+    controller = Controller(
+        cluster=cluster, registries={"default": registry}, agents=NoAgents(), settings=SETTINGS, metrics=metrics
+    )
 
     def hear(happening: str, manifest: Manifest) -> None:
         kind = BY_NAME[manifest["apiVersion"], manifest["kind"]]
@@ -80,7 +91,7 @@ def test_a_resync_looks_at_each_model_deployment_without_a_crowd_in_the_queue() 
         with contextlib.suppress(asyncio.CancelledError):
             await leading
 
-        assert passes[-1] - passes[0] == 60
+        assert passes[-1] - passes[0] == 60 + 1, "each of them, and their namespace's router"
         assert max(after - before for before, after in itertools.pairwise(passes)) <= 15
 
     simulated_time.run(play())

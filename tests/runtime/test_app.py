@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from moorage_runtime.routes import predict
-from runtime_builders import JSON, Adder, a_client, a_service, an_adder
+from moorage_runtime import arms, limits
+from runtime_builders import JSON, Adder, Stuck, a_client, a_service, an_adder
 
 ClientOf = Callable[..., Awaitable[httpx.AsyncClient]]
 
@@ -144,7 +145,7 @@ async def test_bad_input_is_told_what_to_send_instead(
 async def test_a_body_that_grows_too_large_is_cut_off_while_it_comes() -> None:
     async def endless() -> Any:
         sent = 0
-        while sent <= 10 * predict.MAX_BODY_BYTES:
+        while sent <= 10 * limits.MAX_REQUEST_BYTES:
             sent += 1024 * 1024
             yield b" " * 1024 * 1024
         raise AssertionError("the body was read to its end")
@@ -204,9 +205,62 @@ async def test_requests_are_counted_by_protocol_and_code() -> None:
     async with a_client(served) as client:
         await client.post("/predict", json={"rows": [[1, 2]]})
         await client.post("/invocations", json={"inputs": 5})
-    labels = {"model": "iris", "version": "3", "revision": "iris-v3-abc"}
+    labels = {"model": "iris", "version": "3", "revision": "iris-v3-0123abcd"}
     read = served.metrics.registry.get_sample_value
-    assert read("moorage_requests_total", {**labels, "protocol": "predict", "code": "200"}) == 1
-    assert read("moorage_requests_total", {**labels, "protocol": "mlflow", "code": "422"}) == 1
-    assert read("moorage_request_seconds_count", {**labels, "protocol": "predict"}) == 1
+    unmarked = {**labels, "arm": ""}
+    assert read("moorage_requests_total", {**unmarked, "protocol": "predict", "code": "200"}) == 1
+    assert read("moorage_requests_total", {**unmarked, "protocol": "mlflow", "code": "422"}) == 1
+    assert read("moorage_request_seconds_count", {**unmarked, "protocol": "predict"}) == 1
     assert read("moorage_in_flight_requests", labels) == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "arm"),
+    [
+        ("canary", "canary"),
+        ("stable/match", "stable/match"),
+        ("a" * 63 + "/match", "a" * 63 + "/match"),
+        ("a" * 64, "other"),
+        ("Canary", "other"),
+        ("-a", "other"),
+        ("a/else", "other"),
+    ],
+)
+async def test_requests_are_counted_by_the_arm_that_they_are_marked_with(header: str, arm: str) -> None:
+    served = a_service()
+    await served.load(an_adder)
+    async with a_client(served) as client:
+        await client.post("/predict", json={"rows": [[1, 2]]}, headers={"x-moorage-arm": header})
+    labels = {"model": "iris", "version": "3", "revision": "iris-v3-0123abcd", "arm": arm, "protocol": "predict"}
+    assert served.metrics.registry.get_sample_value("moorage_requests_total", {**labels, "code": "200"}) == 1
+    assert served.metrics.registry.get_sample_value("moorage_request_seconds_count", labels) == 1
+
+
+def test_more_arms_than_there_can_be_are_one_label() -> None:
+    labels = arms.Arms()
+    seen = {labels.label(f"arm-{number}".encode()) for number in range(10_000)}
+    assert len(seen) == arms.MAX_DISTINCT + 1
+    assert labels.label(b"arm-9999") == "other"
+    assert labels.label(b"arm-1") == "arm-1"
+
+
+async def test_when_all_places_are_taken_the_caller_is_told_to_come_back() -> None:
+    served, engine = a_service(max_concurrency=1), Stuck()
+    await served.load(lambda: an_adder(engine))
+    async with a_client(served) as client:
+        first = asyncio.create_task(client.post("/predict", json={"rows": [[1, 2]]}))
+        assert await asyncio.to_thread(engine.started.wait, 10)
+        second = await client.post("/predict", json={"rows": [[1, 2]]})
+        engine.let_go.set()
+        assert (await first).status_code == 200
+    assert (second.status_code, second.json()["reason"]) == (503, "Overloaded")
+    assert int(second.headers["retry-after"]) > 0
+
+
+async def test_a_prediction_that_takes_too_long_is_504() -> None:
+    served, engine = a_service(request_timeout_seconds=0.01), Stuck()
+    await served.load(lambda: an_adder(engine))
+    async with a_client(served) as client:
+        answer = await client.post("/predict", json={"rows": [[1, 2]]})
+    engine.let_go.set()
+    assert (answer.status_code, answer.json()["reason"]) == (504, "DeadlineExceeded")

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,10 +15,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mlflow_server import MlflowServer, free_port
+from moorage_runtime import serve
+from moorage_runtime.oip import inference_pb2 as oip
 from runtime_builders import a_model_folder
 
 SLOW_MODEL = """
@@ -38,6 +44,7 @@ def _load_pyfunc(path):
 class Program:
     process: subprocess.Popen[bytes]
     port: int
+    grpc_port: int
     health_port: int
     words: Path
 
@@ -77,11 +84,12 @@ def _answered(metrics: str) -> float:
 
 @contextlib.contextmanager
 def serving(folder: Path | str, words: Path, environment: Mapping[str, str] | None = None) -> Iterator[Program]:
-    port, health_port = free_port(), free_port()
+    port, grpc_port, health_port = free_port(), free_port(), free_port()
     given = {
         "PATH": os.environ["PATH"],
         "MOORAGE_HOST": "127.0.0.1",
         "MOORAGE_PORT": str(port),
+        "MOORAGE_GRPC_PORT": str(grpc_port),
         "MOORAGE_HEALTH_PORT": str(health_port),
         "MOORAGE_DRAIN_SECONDS": "1",
         "MOORAGE_ALLOW_PICKLE": "true",
@@ -90,7 +98,7 @@ def serving(folder: Path | str, words: Path, environment: Mapping[str, str] | No
     }
     process = subprocess.Popen([sys.executable, "-m", "moorage_runtime", "serve", "--model", str(folder)], env=given)
     try:
-        yield Program(process, port, health_port, words)
+        yield Program(process, port, grpc_port, health_port, words)
     finally:
         process.kill()
         process.wait(10)
@@ -132,6 +140,70 @@ async def test_sigterm_under_load_loses_no_request(tmp_path: Path) -> None:
             assert set(codes) == {200}
             assert (await slow).status_code == 200
         assert await asyncio.to_thread(program.process.wait, 20) == 0
+
+
+async def keep_calling(channel: grpc.aio.Channel, ended: asyncio.Event) -> int:
+    """The same by gRPC; an error is a lost call, and fails the test."""
+    calls = 0
+    while not ended.is_set():
+        await seconds_by_grpc(channel, 0.0)
+        calls += 1
+    return calls
+
+
+async def seconds_by_grpc(channel: grpc.aio.Channel, seconds: float) -> float:
+    request = oip.ModelInferRequest(model_name="slow")
+    request.inputs.add(name="seconds", datatype="FP64", shape=[1]).contents.fp64_contents.append(seconds)
+    call = channel.unary_unary(
+        "/inference.GRPCInferenceService/ModelInfer",
+        request_serializer=oip.ModelInferRequest.SerializeToString,
+        response_deserializer=oip.ModelInferResponse.FromString,
+    )
+    answer = await call(request, timeout=30)
+    return float(answer.outputs[0].contents.fp64_contents[0])
+
+
+async def not_serving(channel: grpc.aio.Channel) -> None:
+    """Returns when the health service says so, as a balancer would learn it."""
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    async for answer in watch:
+        if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+            return
+
+
+async def test_sigterm_under_load_loses_no_grpc_call(tmp_path: Path) -> None:
+    with serving(slow_model(tmp_path), tmp_path / "words", {"MOORAGE_DRAIN_SECONDS": "4"}) as program:
+        program.wait_for("/readyz", 200)
+        ended = asyncio.Event()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{program.grpc_port}") as channel:
+            slow = asyncio.create_task(seconds_by_grpc(channel, 6.0))
+            callers = [asyncio.create_task(keep_calling(channel, ended)) for _ in range(8)]
+            told = asyncio.create_task(not_serving(channel))
+            await asyncio.to_thread(program.wait_for_answers, 20)
+            program.process.send_signal(signal.SIGTERM)
+            await told
+            await asyncio.sleep(0.5)  # what a router needs to see that, and what this test is about
+            ended.set()
+            assert sum(await asyncio.gather(*callers)) > 20
+            assert await slow == 6.0
+        assert await asyncio.to_thread(program.process.wait, 20) == 0
+
+
+async def test_answers_leave_at_once_on_connections_that_are_kept() -> None:
+    accepted: asyncio.Queue[int] = asyncio.Queue()
+
+    async def look(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        accepted.put_nowait(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    with serve._listening("127.0.0.1", 0) as listener:
+        server = await asyncio.start_server(look, sock=listener)
+        async with server:
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            assert await accepted.get() == 1
+            writer.close()
+            await writer.wait_closed()
 
 
 async def test_answers_while_draining_close_their_connection(tmp_path: Path) -> None:

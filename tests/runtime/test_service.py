@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 
 import httpx
 import pytest
 
 from moorage_runtime import drain, errors, service
-from moorage_runtime.codecs import answers, arrays
 from moorage_runtime.routes import health
-from runtime_builders import Adder, a_service, an_adder
-
-
-class Stuck(Adder):
-    """An engine that does not come back before it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.started = threading.Event()
-        self.let_go = threading.Event()
-
-    def predict(self, inputs: arrays.Arrays) -> answers.Prediction:
-        self.started.set()
-        self.let_go.wait(30)
-        return super().predict(inputs)
+from runtime_builders import Adder, Stuck, a_service, an_adder
 
 
 def checks(served: service.ModelService, *, drain_seconds: float = 0) -> httpx.AsyncClient:
@@ -97,3 +81,33 @@ async def test_the_health_port_has_metrics_and_nothing_else() -> None:
     async with checks(a_service()) as client:
         assert b"moorage_in_flight_requests" in (await client.get("/metrics")).content
         assert (await client.get("/predict")).status_code == 404
+
+
+async def test_more_requests_than_may_wait_are_refused_and_the_others_answered() -> None:
+    served, engine = a_service(max_concurrency=2), Stuck()
+    await served.load(lambda: an_adder(engine))
+    admitted = [asyncio.create_task(served.predict(served.model.example)) for _ in range(2)]
+    assert await asyncio.to_thread(engine.started.wait, 10)
+    with pytest.raises(errors.Overloaded, match="2 requests are being answered"):
+        await served.predict(served.model.example)
+    engine.let_go.set()
+    assert [each.outputs[""].tolist() for each in await asyncio.gather(*admitted)] == [[0.0], [0.0]]
+    assert (await served.predict(served.model.example)).outputs[""].tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"), [(0.01, None), (3600, 0.01), (0.01, 3600)], ids=["limit", "caller", "both"]
+)
+async def test_a_prediction_that_takes_too_long_is_given_up(limit: float, seconds: float | None) -> None:
+    served, engine = a_service(request_timeout_seconds=limit), Stuck()
+    await served.load(lambda: an_adder(engine))
+    with pytest.raises(errors.DeadlineExceeded):
+        await served.predict(served.model.example, seconds=seconds)
+    engine.let_go.set()
+
+
+async def test_a_timeout_of_the_model_itself_is_the_models_fault() -> None:
+    served = a_service()
+    await served.load(lambda: an_adder(Adder(fault=TimeoutError())))
+    with pytest.raises(errors.ModelFault):
+        await served.predict(served.model.example)

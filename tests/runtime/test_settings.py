@@ -29,6 +29,8 @@ def test_a_bare_flag_is_true() -> None:
         ("MOORAGE_DRAIN_SECONDS", "-1"),
         ("MOORAGE_DRAIN_SECONDS", "nan"),
         ("MOORAGE_PORT", "65536"),
+        ("MOORAGE_MAX_CONCURRENCY", "0"),
+        ("MOORAGE_MAX_REQUEST_BYTES", "16Mi"),
         ("MOORAGE_ENGINE", "cntk"),
         ("MOORAGE_LOG_FORMAT", "xml"),
     ],

@@ -47,6 +47,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- include "moorage.image" (list $image.repository (default .Chart.AppVersion $image.tag) $image.digest) -}}
 {{- end -}}
 
+{{- define "moorage.routerImage" -}}
+{{- default (include "moorage.operatorImage" .) .Values.router.image -}}
+{{- end -}}
+
+{{/* ClusterRole of the routers' agents, which the operator binds in each namespace; where namespaces are listed the chart does it. */}}
+{{- define "moorage.routerRole" -}}
+{{- include "moorage.fullname" . -}}-router-{{ .Release.Namespace }}
+{{- end -}}
+
 {{- define "moorage.runtimeImage" -}}
 {{- $image := .Values.images.runtime -}}
 {{- include "moorage.image" (list $image.repository (default .Chart.AppVersion $image.tag) $image.digest) -}}
@@ -75,6 +84,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* Resources of a container, every amount as a text. */}}
+{{- define "moorage.amounts" -}}
+{{- $texts := dict -}}
+{{- range $kind, $amounts := . -}}
+{{- $of := dict -}}
+{{- range $name, $amount := $amounts -}}
+{{- $_ := set $of $name (kindIs "string" $amount | ternary $amount (int64 $amount | toString)) -}}
+{{- end -}}
+{{- $_ := set $texts $kind $of -}}
+{{- end -}}
+{{- toYaml $texts -}}
+{{- end -}}
+
 {{/* The operator's configuration: operator/src/moorage_operator/settings.py reads it. */}}
 {{- define "moorage.config" -}}
 images:
@@ -98,11 +120,22 @@ registries:
 policy:
   {{- toYaml .Values.policy | nindent 2 }}
 fetchResources:
-  {{- range $kind, $amounts := .Values.models.fetchResources }}
-  {{ $kind }}:
-    {{- range $name, $amount := $amounts }}
-    {{ $name }}: {{ kindIs "string" $amount | ternary $amount (int64 $amount) | quote }}
-    {{- end }}
+  {{- include "moorage.amounts" .Values.models.fetchResources | nindent 2 }}
+router:
+  image: {{ include "moorage.routerImage" . | quote }}
+  replicas: {{ int64 .Values.router.replicas }}
+  resources:
+    {{- include "moorage.amounts" .Values.router.resources | nindent 4 }}
+  agentResources:
+    {{- include "moorage.amounts" .Values.router.agentResources | nindent 4 }}
+  {{- with .Values.router.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  terminationGracePeriodSeconds: {{ int64 .Values.router.terminationGracePeriodSeconds }}
+  priorityClassName: {{ .Values.router.priorityClassName | quote }}
+  {{- if not .Values.namespaces }}
+  clusterRole: {{ include "moorage.routerRole" . }}
   {{- end }}
 drainSeconds: {{ int64 .Values.models.drainSeconds }}
 terminationGracePeriodSeconds: {{ int64 .Values.models.terminationGracePeriodSeconds }}

@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from moorage_operator import errors, ports
 from moorage_operator.core import names
-from moorage_operator.core.kinds import Kind, Manifest
-from moorage_operator.core.names import Key
+from moorage_operator.core.kinds import MODEL_DEPLOYMENT, POD, Kind, Manifest
+from moorage_operator.core.names import Key, RouterKey
 from moorage_operator.handlers import WATCHED
-from moorage_operator.index import Index
+from moorage_operator.index import AnyKey, Index
 from moorage_operator.pollers import Pollers
 from moorage_operator.reconcile import Reconciler
+from moorage_operator.router_reconcile import RouterReconciler
+from moorage_operator.routers import Routers
 from moorage_operator.settings import Settings
 from moorage_operator.telemetry import Metrics
 from moorage_operator.workqueue import WorkQueue
@@ -35,7 +37,13 @@ class Controller:
     """Feed it events; let it lead; it does the rest."""
 
     def __init__(
-        self, *, cluster: ports.Cluster, registries: Mapping[str, ports.Registry], settings: Settings, metrics: Metrics
+        self,
+        *,
+        cluster: ports.Cluster,
+        registries: Mapping[str, ports.Registry],
+        agents: ports.Agents,
+        settings: Settings,
+        metrics: Metrics,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
@@ -43,7 +51,7 @@ class Controller:
         self._leading = False
         self._shown: dict[Key, set[tuple[str, ...]]] = {}
         self.index = Index()
-        self.queue: WorkQueue[Key] = WorkQueue()
+        self.queue: WorkQueue[AnyKey] = WorkQueue()
         self._pollers = Pollers(
             registries,
             index=self.index,
@@ -51,8 +59,16 @@ class Controller:
             interval=settings.registry_poll_seconds,
             observe=lambda name, seconds, outcome: metrics.registry_seconds.labels(name, outcome).observe(seconds),
         )
+        self._routers = Routers(agents, index=self.index, wake=self.queue.add)
         self._reconciler = Reconciler(
-            cluster=cluster, index=self.index, answers=self._pollers, platform=settings.platform()
+            cluster=cluster,
+            index=self.index,
+            answers=self._pollers,
+            routers=self._routers,
+            platform=settings.platform(),
+        )
+        self._router_reconciler = RouterReconciler(
+            cluster=cluster, index=self.index, settings=settings.router_settings(), wake=self.queue.add
         )
         metrics.queue_depth.set_function(lambda: self.queue.depth)
         metrics.queue_oldest.set_function(lambda: self.queue.oldest_seconds)
@@ -64,15 +80,20 @@ class Controller:
         key = self.index.remove(kind, manifest) if event == "DELETED" else self.index.put(kind, manifest)
         if key:
             self.queue.add(key)
+        if kind is MODEL_DEPLOYMENT and key:
+            self.queue.add(RouterKey(key.namespace))
+        if isinstance(key, RouterKey) and kind is POD:
+            self._routers.look(key.namespace)
 
     async def lead(self) -> None:
         """Work until cancelled. A standby does not call this; its index stays warm all the same."""
         await self._resync()
-        for key, _ in self.index.model_deployments():
+        for key in self._all_keys():
             self.queue.add(key)
         self._leading = True
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pollers.run(), name="pollers")
+            tasks.create_task(self._routers.run(), name="routers")
             tasks.create_task(self._keep_in_sync(), name="resync")
             tasks.create_task(
                 self.queue.run(self._settings.workers, self._reconcile, failed=self._failed), name="workers"
@@ -85,11 +106,15 @@ class Controller:
             return f"the first key in the queue has been waiting for {waiting:.0f} s"
         return ""
 
-    async def _reconcile(self, key: Key) -> None:
+    async def _reconcile(self, key: AnyKey) -> None:
         with self._metrics.reconcile_seconds.time():
-            again = await self._reconciler.reconcile(key)
+            if isinstance(key, RouterKey):
+                again = await self._router_reconciler.reconcile(key)
+                self._routers.problems.pop(key.namespace, None)
+            else:
+                again = await self._reconciler.reconcile(key)
+                self._show_roles(key)
         self._metrics.reconciles.labels("ok").inc()
-        self._show_roles(key)
         if again is not None:
             # A little late: the clock of the next pass has whole seconds and must be past the moment.
             self.queue.add_after(key, max(again, 0) + 1)
@@ -110,8 +135,15 @@ class Controller:
         if now:
             self._shown[key] = now
 
-    def _failed(self, key: Key, error: Exception) -> float:
+    def _all_keys(self) -> Iterator[AnyKey]:
+        known = [key for key, _ in self.index.model_deployments()]
+        yield from known
+        yield from {RouterKey(key.namespace) for key in known}
+
+    def _failed(self, key: AnyKey, error: Exception) -> float:
         """Say it once in the log, with what helps; returns the least seconds to wait."""
+        if isinstance(key, RouterKey) and isinstance(error, errors.Invalid | errors.Forbidden):
+            self._routers.problems[key.namespace] = f"the namespace's router can't be made: {error}"
         self._metrics.reconciles.labels(type(error).__name__).inc()
         if isinstance(error, errors.Conflict):
             log.info("%s: %s; trying again", key, error)
@@ -130,7 +162,8 @@ class Controller:
                 log.warning("the resync failed, the next one comes in its time: %s", error)
                 continue
             spread = RESYNC_SPREAD * self._settings.resync_seconds
-            for key, _ in self.index.model_deployments():
+            self._router_reconciler.forget()
+            for key in self._all_keys():
                 self.queue.add_after(key, random.uniform(0, spread))  # noqa: S311 - no secret
 
     async def _resync(self) -> None:

@@ -4,12 +4,19 @@ OperatorError
 ├── ClusterError             what the API server answered to one call
 │   ├── AlreadyExists        409 on create: the name is taken
 │   ├── Conflict             409: a precondition (uid, resourceVersion) does not hold any more
+│   ├── Expired              410: what happened since that resource version is forgotten, list anew
 │   ├── Forbidden            401, 403: RBAC, admission policy or quota says no
 │   ├── Invalid              400, 404 on write, 422: this object can't be stored as it is
 │   ├── NamespaceTerminating 403: the namespace is being deleted, nothing can be made in it any more
 │   ├── Throttled            429: slow down, with the server's `retry_after` seconds
 │   └── Unreachable          5xx, refused, reset, timed out: try again later
+├── AgentUnreachable         the agent of one router did not answer as it should
 ├── LeadershipLost           this process may not write any more
+├── RouterError              the router's agent can't do what is wanted; HAProxy goes on with what it has
+│   ├── CommandRefused       HAProxy took a command and said no
+│   ├── ConfigRefused        HAProxy can't use a configuration that was made for it
+│   ├── HaproxySilent        HAProxy does not answer on its socket, or not in time
+│   └── TableRefused         router.json is not what it has to be
 └── RegistryError            what MLflow answered to one question; `reason` is the condition's reason
     ├── ModelNotFound
     ├── VersionNotFound
@@ -44,6 +51,10 @@ class Conflict(ClusterError):
     pass
 
 
+class Expired(ClusterError):
+    pass
+
+
 class Forbidden(ClusterError):
     pass
 
@@ -64,7 +75,31 @@ class Unreachable(ClusterError):
     pass
 
 
+class AgentUnreachable(OperatorError):
+    """The message follows the name of the pod."""
+
+
 class LeadershipLost(OperatorError):
+    pass
+
+
+class RouterError(OperatorError):
+    """The message is shown in the agent's state and log, and holds no request's content."""
+
+
+class CommandRefused(RouterError):
+    pass
+
+
+class ConfigRefused(RouterError):
+    pass
+
+
+class HaproxySilent(RouterError):
+    pass
+
+
+class TableRefused(RouterError):
     pass
 
 

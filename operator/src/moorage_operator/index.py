@@ -12,7 +12,9 @@ from typing import Any
 
 from moorage_operator.core import compare, names
 from moorage_operator.core.kinds import DEPLOYMENT, MODEL_DEPLOYMENT, POD, Kind, Manifest, Ref
-from moorage_operator.core.names import Key
+from moorage_operator.core.names import Key, RouterKey
+
+AnyKey = Key | RouterKey
 
 
 class Index:
@@ -20,9 +22,12 @@ class Index:
 
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[Ref, Manifest]] = defaultdict(dict)
-        self._of_key: dict[Key, dict[Ref, Manifest]] = defaultdict(dict)
+        self._of_key: dict[AnyKey, dict[Ref, Manifest]] = defaultdict(dict)
+        self.router_namespaces: set[str] = set()
+        """Namespaces in which there is something of a router."""
+        self._in_namespace: dict[str, dict[Ref, Manifest]] = defaultdict(dict)
 
-    def put(self, kind: Kind, manifest: Manifest) -> Key | None:
+    def put(self, kind: Kind, manifest: Manifest) -> AnyKey | None:
         """Remember this state, unless it or a newer one is known. Returns whose it is; None if it belongs to nobody here."""
         ref, key = _ref(kind, manifest), key_of(kind, manifest)
         if key is None:
@@ -33,20 +38,27 @@ class Index:
         slim = _slim(kind, manifest)
         self._objects[kind][ref] = slim
         self._of_key[key][ref] = slim
+        if kind is MODEL_DEPLOYMENT:
+            self._in_namespace[ref.namespace][ref] = slim
+        if isinstance(key, RouterKey):
+            self.router_namespaces.add(key.namespace)
         return key
 
-    def remove(self, kind: Kind, manifest: Manifest) -> Key | None:
+    def remove(self, kind: Kind, manifest: Manifest) -> AnyKey | None:
         """Forget an object, unless another one has taken its name since."""
         ref = _ref(kind, manifest)
         known = self._objects[kind].get(ref)
         if known is None or known["metadata"]["uid"] != manifest["metadata"]["uid"]:
             return key_of(kind, manifest)
         del self._objects[kind][ref]
+        self._in_namespace[ref.namespace].pop(ref, None)
         key = key_of(kind, known)
         if key:
             self._of_key[key].pop(ref, None)
             if not self._of_key[key]:
                 del self._of_key[key]
+                if isinstance(key, RouterKey):
+                    self.router_namespaces.discard(key.namespace)
         return key
 
     async def replace(self, kind: Kind, live: AsyncIterable[Manifest], *, before: set[Ref]) -> int:
@@ -64,7 +76,7 @@ class Index:
             self.remove(kind, ghost)
         return len(ghosts)
 
-    def refs(self, kind: Kind, key: Key | None = None) -> set[Ref]:
+    def refs(self, kind: Kind, key: AnyKey | None = None) -> set[Ref]:
         """All known objects of a kind, or those of one key."""
         if key is None:
             return set(self._objects[kind])
@@ -77,12 +89,20 @@ class Index:
         for ref, manifest in self._objects[MODEL_DEPLOYMENT].items():
             yield Key(ref.namespace, ref.name), manifest
 
-    def children(self, key: Key) -> dict[Ref, Manifest]:
+    def in_namespace(self, namespace: str) -> dict[str, Manifest]:
+        """The ModelDeployments of one namespace, by name."""
+        return {ref.name: manifest for ref, manifest in self._in_namespace.get(namespace, {}).items()}
+
+    def child(self, key: AnyKey, ref: Ref) -> Manifest | None:
+        """One object that belongs to the key."""
+        return self._of_key.get(key, {}).get(ref)
+
+    def children(self, key: AnyKey) -> dict[Ref, Manifest]:
         """What a ModelDeployment has, but for itself and its pods."""
         found = self._of_key.get(key, {})
         return {ref: manifest for ref, manifest in found.items() if ref.kind not in (MODEL_DEPLOYMENT, POD)}
 
-    def pods(self, key: Key) -> tuple[Manifest, ...]:
+    def pods(self, key: AnyKey) -> tuple[Manifest, ...]:
         """In the order of their names, so that equal worlds look equal."""
         found = [(ref.name, manifest) for ref, manifest in self._of_key.get(key, {}).items() if ref.kind is POD]
         return tuple(manifest for _, manifest in sorted(found, key=lambda item: item[0]))
@@ -91,14 +111,18 @@ class Index:
         return sum(len(objects) for objects in self._objects.values())
 
 
-def key_of(kind: Kind, manifest: Manifest) -> Key | None:
-    """The ModelDeployment that an object is, or is labelled to belong to."""
+def key_of(kind: Kind, manifest: Manifest) -> AnyKey | None:
+    """The ModelDeployment that an object is, or the one or the router that it is labelled to belong to."""
     metadata = manifest["metadata"]
     if kind is MODEL_DEPLOYMENT:
         return Key(metadata["namespace"], metadata["name"])
     labels = metadata.get("labels") or {}
+    if labels.get(names.MANAGED_BY) != names.OPERATOR:
+        return None
+    if labels.get(names.APP_COMPONENT) == names.ROUTER:
+        return RouterKey(metadata["namespace"])
     name = labels.get(names.DEPLOYMENT)
-    if not name or labels.get(names.MANAGED_BY) != names.OPERATOR:
+    if not name:
         return None
     return Key(metadata["namespace"], name)
 

@@ -5,14 +5,46 @@ memory; one contract test suite (`tests/contract`) holds both to the same behavi
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from moorage_operator.core import names
 from moorage_operator.core.kinds import Kind, Manifest, Ref
 from moorage_operator.core.registry import ModelRef, ModelVersion
+from moorage_operator.core.routing import AgentState
 
 NO_VERSION = "1"
 """A resource version that no object has: an apply that names it makes a new object, or is a `Conflict`."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Objects to follow: of one kind and namespace, all or those with these labels, or the one with this name."""
+
+    kind: Kind
+    namespace: str
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All objects of a selection as they were at one moment, which `follow` can go on from."""
+
+    objects: tuple[Manifest, ...]
+    resource_version: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What has happened to one object. A BOOKMARK tells nothing but how far the API server is; its manifest has no name."""
+
+    happening: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    manifest: Manifest
+
+    @property
+    def resource_version(self) -> str:
+        return str(self.manifest["metadata"]["resourceVersion"])
 
 
 class Cluster(Protocol):
@@ -27,6 +59,15 @@ class Cluster(Protocol):
         """All live objects with these labels, of one namespace or (empty) of all; never more than a page in memory.
 
         One may come twice: the API server forgets the snapshot behind the pages after some minutes.
+        """
+
+    async def snapshot(self, selection: Selection) -> Snapshot:
+        """The live objects of a selection; an empty one is no error."""
+
+    def follow(self, selection: Selection, *, since: str) -> AsyncIterator[Change]:
+        """What happens to a selection after `since`, as it happens; ends when the API server ends it, go on from the last change.
+
+        `Expired` when the API server no longer knows what happened since; `Unreachable` when it falls silent.
         """
 
     async def apply(self, manifest: Manifest, *, manager: str = names.FIELD_MANAGER, subresource: str = "") -> Manifest:
@@ -44,6 +85,13 @@ class Cluster(Protocol):
 
     async def delete(self, ref: Ref, *, uid: str, resource_version: str) -> None:
         """Delete in the background, if the live object is still that one, else `Conflict`. Already gone is success."""
+
+
+class Agents(Protocol):
+    """The agents beside HAProxy in the router pods. Read only."""
+
+    async def state(self, address: str) -> AgentState:
+        """What the router at that IP address holds now; `errors.AgentUnreachable` if it can't be told."""
 
 
 class Registry(Protocol):

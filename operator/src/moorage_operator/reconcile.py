@@ -16,14 +16,15 @@ from typing import Protocol
 import msgspec
 
 from moorage_operator import errors, ports
-from moorage_operator.core import decide, names, revisions, spec, status
-from moorage_operator.core.actions import Action, Apply, Decision, Delete, Event, HandOverReplicas, RestoreTemplate
-from moorage_operator.core.kinds import CHILDREN, EVENT, MODEL_DEPLOYMENT, POD, Manifest, Ref, ref_of
+from moorage_operator.core import decide, events, names, revisions, spec, status
+from moorage_operator.core.actions import Action, Apply, Decision, Delete, HandOverReplicas, RestoreTemplate
+from moorage_operator.core.kinds import CHILDREN, MODEL_DEPLOYMENT, POD, Manifest, Ref, ref_of
 from moorage_operator.core.names import Key
 from moorage_operator.core.observed import Answer, Observed
 from moorage_operator.core.platform import Platform
 from moorage_operator.core.reasons import Reason
 from moorage_operator.core.registry import ModelRef
+from moorage_operator.core.routing import RouterView
 from moorage_operator.core.spec import Spec
 from moorage_operator.index import Index
 
@@ -33,11 +34,28 @@ MAX_LOOKS = 5
 """How often a pass looks closer before its first write. Each look settles something; more means that the world is moving."""
 
 
+ROUTERS_SECONDS = 1.0
+"""How soon to look again whether the routers have been asked; they wake us, too."""
+
+
 class Answers(Protocol):
     """What the registries said (`pollers.Pollers`)."""
 
     def answer(self, registry: str, ref: ModelRef) -> Answer | None:
         """The last answer, or None; then it is being asked for, and the key is queued again when it comes."""
+
+
+class Routers(Protocol):
+    """What the routers hold (`routers.Routers`)."""
+
+    def view(self, key: Key) -> RouterView:
+        """As the agents said last."""
+
+    def has_asked(self, namespace: str) -> bool:
+        """Whether this process has asked all router pods that are ready."""
+
+    def awaited(self, key: Key, *, by: bool) -> None:
+        """Whether this ModelDeployment waits for its routers; then they are asked often."""
 
 
 class Refused(Exception):
@@ -74,12 +92,14 @@ class Reconciler:
         cluster: ports.Cluster,
         index: Index,
         answers: Answers,
+        routers: Routers,
         platform: Platform,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster = cluster
         self._index = index
         self._answers = answers
+        self._routers = routers
         self._platform = platform
         self._clock = clock
 
@@ -88,7 +108,12 @@ class Reconciler:
         now = self._clock().replace(microsecond=0)
         manifest = self._index.model_deployment(key)
         if manifest is None or manifest["metadata"].get("deletionTimestamp"):
+            self._routers.awaited(key, by=False)
             return None
+        if not self._routers.has_asked(key.namespace):
+            # What was said of the routers stands until they have been asked: a process that has just begun knows nothing of them.
+            self._routers.awaited(key, by=True)
+            return ROUTERS_SECONDS
         looked = Looked()
         for _ in range(MAX_LOOKS):
             try:
@@ -116,6 +141,7 @@ class Reconciler:
             await self._tell(observed, decide.decide(wanted, observed, self._platform, now))
             raise refusal.cause from refusal
         await self._tell(observed, decision)
+        self._routers.awaited(key, by=decision.awaits_routers)
         return (decision.look_again_at - now).total_seconds() if decision.look_again_at else None
 
     async def _settle(self, key: Key, now: datetime, looked: Looked) -> tuple[Spec, Observed, Decision]:
@@ -149,6 +175,8 @@ class Reconciler:
             generation=metadata["generation"],
             resource_version=metadata["resourceVersion"],
             status=manifest.get("status", {}),
+            command=(metadata.get("annotations") or {}).get(names.COMMAND, ""),
+            router=self._routers.view(key),
             answer=answer,
             children={ref: child for ref, child in known.items() if ref not in taken},
             pods=self._index.pods(key),
@@ -232,7 +260,7 @@ class Reconciler:
                 event.message,
             )
             with contextlib.suppress(errors.AlreadyExists):
-                await self._cluster.create(_event(observed, event, self._clock()))
+                await self._cluster.create(events.make(observed, event, self._clock()))
         await self._write_status(observed, decision.status)
 
     async def _write_status(self, observed: Observed, wanted: Manifest) -> None:
@@ -252,30 +280,6 @@ class Reconciler:
 def _has_name_conflict(observed: Observed) -> bool:
     """Did the last pass find a name taken? Then this one looks before it writes, lest it tries in vain each time."""
     return any(item.get("reason") == Reason.NAME_CONFLICT for item in observed.status.get("conditions", []))
-
-
-def _event(observed: Observed, event: Event, now: datetime) -> Manifest:
-    """Named by what happened to which state of the ModelDeployment: told again after a crash, it is the same Event."""
-    owner = observed.owner
-    regarding = owner.reference() | {"namespace": owner.namespace, "resourceVersion": observed.resource_version}
-    for key in ("controller", "blockOwnerDeletion"):
-        del regarding[key]
-    return {
-        "apiVersion": EVENT.api_version,
-        "kind": EVENT.name,
-        "metadata": {
-            "name": names.event_name(owner.name, owner.uid, observed.resource_version, event.reason, event.message),
-            "namespace": owner.namespace,
-        },
-        "eventTime": now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        "reportingController": "moorage.dev/operator",
-        "reportingInstance": "moorage-operator",
-        "action": "Reconcile",
-        "reason": event.reason,
-        "note": event.message[:1024],
-        "type": "Warning" if event.warning else "Normal",
-        "regarding": regarding,
-    }
 
 
 def _in_words(action: Action) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from moorage_operator.core.platform import Platform, Policy, RegistryEndpoint
+from moorage_operator.core.platform import Platform, Policy, RegistryEndpoint, RouterSettings
 
 CONFIG_VARIABLE = "MOORAGE_CONFIG"
 DEFAULT_CONFIG = Path("/etc/moorage/config.yaml")
@@ -23,6 +23,19 @@ class Images(_Section, frozen=True):
     runtime: str
     runtime_gpu: str = msgspec.field(name="runtimeGPU")
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+
+
+class RouterSection(_Section, frozen=True):
+    """The routers: HAProxy and an agent, a Deployment in each namespace that has a ModelDeployment behind one."""
+
+    image: str
+    replicas: int = 2
+    resources: dict[str, dict[str, str]] = {}
+    agent_resources: dict[str, dict[str, str]] = {}
+    image_pull_secrets: tuple[dict[str, str], ...] = ()
+    termination_grace_period_seconds: int = 100
+    priority_class_name: str = ""
+    cluster_role: str = ""
 
 
 class RegistrySettings(_Section, frozen=True):
@@ -45,6 +58,7 @@ class Settings(_Section, frozen=True):
     """The whole file. Durations are seconds."""
 
     images: Images
+    router: RouterSection
     registries: tuple[RegistrySettings, ...] = ()
     policy: PolicySettings = PolicySettings()
     fetch_resources: dict[str, dict[str, str]] = {}
@@ -60,6 +74,10 @@ class Settings(_Section, frozen=True):
     port: int = 8080
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def router_settings(self) -> RouterSettings:
+        """How the core makes routers."""
+        return RouterSettings(**msgspec.structs.asdict(self.router), image_pull_policy=self.images.pull_policy)
 
     def platform(self) -> Platform:
         """The part that the pure core sees."""

@@ -48,7 +48,9 @@ def _fetch(options: settings.Settings) -> int:
 
 def _serve(options: settings.Settings) -> int:
     threads.limit(os.environ)
-    from moorage_runtime import serve  # noqa: PLC0415  # numeric libraries read the thread limits when they are imported
+    # gRPC's own log has a line for each call that it refuses, and callers decide how many there are.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from moorage_runtime import serve  # noqa: PLC0415  # libraries read these variables when they are imported
 
     return serve.serve(options)
 

@@ -25,11 +25,14 @@ RuntimeFault                      root; the message is safe to show: no payload,
 └── RequestError                  answers one request; `status` is its HTTP code
     ├── BadRequest                400: the body can't be read at all
     ├── NotFound                  404
+    ├── Gone                      410: only one pod could have answered, and it does not remember or is not there
     ├── BodyTooLarge              413
     ├── UnsupportedMediaType      415
     ├── InvalidInput              422: readable, but not what the signature asks for
     ├── ModelFault                500: the model failed on input that its signature allows
-    └── NotReady                  503, with Retry-After
+    ├── NotReady                  503, with Retry-After
+    ├── Overloaded                503, with Retry-After: as many requests as the pod may hold are waiting
+    └── DeadlineExceeded          504: no prediction in the time that the request had
 """
 
 from __future__ import annotations
@@ -141,6 +144,10 @@ class NotFound(RequestError):
     status = 404
 
 
+class Gone(RequestError):
+    status = 410
+
+
 class BodyTooLarge(RequestError):
     status = 413
 
@@ -159,3 +166,11 @@ class ModelFault(RequestError):
 
 class NotReady(RequestError):
     status = 503
+
+
+class Overloaded(RequestError):
+    status = 503
+
+
+class DeadlineExceeded(RequestError):
+    status = 504

@@ -6,12 +6,15 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from moorage_runtime import errors
+from moorage_runtime import errors, limits
 
 FETCH = "fetch"
 SERVE = "serve"
+
+Count: TypeAlias = int
+"""At least one of something."""
 
 
 def _setting(variable: str, default: Any, commands: Sequence[str], about: str, choices: Sequence[str] = ()) -> Any:
@@ -44,6 +47,9 @@ class Settings:
         "MOORAGE_TERMINATION_LOG", Path("/dev/termination-log"), [FETCH, SERVE], "where the last words go, if writable"
     )
     revision: str = _setting("MOORAGE_REVISION", "", [SERVE], "a label of the metrics")
+    pod_ip: str = _setting(
+        "MOORAGE_POD_IP", "", [SERVE], "this pod's address, by which others of its deployment find it"
+    )
     engine: str = _setting(
         "MOORAGE_ENGINE",
         "auto",
@@ -55,13 +61,30 @@ class Settings:
     allow_pickle: bool = _setting(
         "MOORAGE_ALLOW_PICKLE", False, [SERVE], "load models whose loading runs code that came with them"
     )
-    host: str = _setting("MOORAGE_HOST", "0.0.0.0", [SERVE], "address that both ports listen on")  # noqa: S104  # a pod
+    host: str = _setting("MOORAGE_HOST", "0.0.0.0", [SERVE], "address that the ports listen on")  # noqa: S104  # a pod
     port: int = _setting("MOORAGE_PORT", 8080, [SERVE], "predictions")
+    grpc_port: int = _setting("MOORAGE_GRPC_PORT", 8081, [SERVE], "predictions by gRPC")
     health_port: int = _setting("MOORAGE_HEALTH_PORT", 8082, [SERVE], "/healthz, /readyz, /metrics, /drain")
     drain_seconds: float = _setting(
         "MOORAGE_DRAIN_SECONDS", 5.0, [SERVE], "how long requests are still accepted after the drain began"
     )
+    max_request_bytes: Count = _setting(  # noqa: RUF009  # the same
+        "MOORAGE_MAX_REQUEST_BYTES", limits.MAX_REQUEST_BYTES, [SERVE], "a request larger than that is refused"
+    )
+    max_concurrency: Count = _setting(  # noqa: RUF009  # the same
+        "MOORAGE_MAX_CONCURRENCY", limits.MAX_CONCURRENCY, [SERVE], "predictions that may run or wait; more are refused"
+    )
+    request_timeout_seconds: float = _setting(
+        "MOORAGE_REQUEST_TIMEOUT_SECONDS",
+        limits.REQUEST_TIMEOUT_SECONDS,
+        [SERVE],
+        "how long a prediction may take, waiting included",
+    )
     log_format: str = _setting("MOORAGE_LOG_FORMAT", "text", [FETCH, SERVE], "how log lines look", ["text", "json"])
+
+    @property
+    def limits(self) -> limits.Limits:
+        return limits.Limits(self.max_request_bytes, self.max_concurrency, self.request_timeout_seconds)
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -123,6 +146,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 2**31 - 1:
+        raise ValueError("set it to a whole number from 1 to 2147483647")
+    return int(text)
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -138,5 +167,6 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "Path": Path,
     "bool": _boolean,
     "int": _port,
+    "Count": _count,
     "float": _seconds,
 }

@@ -67,3 +67,5 @@ class Decision:
     status: Manifest
     events: tuple[Event, ...] = ()
     look_again_at: datetime | None = None
+    awaits_routers: bool = False
+    """Do routers still have to take something up? Then they are asked more often."""

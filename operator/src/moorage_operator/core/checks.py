@@ -59,6 +59,21 @@ def is_ready(pod: Manifest) -> bool:
     return condition_of(pod, "Ready").get("status") == "True" and not pod["metadata"].get("deletionTimestamp")
 
 
+def has_available(deployment: Manifest, count: int) -> bool:
+    """Has its controller seen the Deployment as it is, and `count` pods that run its template and are available?"""
+    status = deployment.get("status", {})
+    if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
+        return False
+    return min(int(status.get("availableReplicas", 0)), int(status.get("updatedReplicas", 0))) >= count
+
+
+def is_crash_looping(of_revision: Iterable[Manifest]) -> bool:
+    """Does the kubelet hold a serving container back because it keeps ending?"""
+    return any(
+        name == pods.SERVE and waiting.get("reason") == "CrashLoopBackOff" for name, waiting in _waiting(of_revision)
+    )
+
+
 def reported_digests(of_revision: Iterable[Manifest]) -> set[str]:
     """SHA-256 digests ("sha256:…") of what the pods' fetch containers got."""
     found = set()
@@ -171,7 +186,7 @@ def _last_words(terminated: dict[str, Any]) -> dict[str, Any]:
     return words if isinstance(words, dict) else {}
 
 
-def _waiting(unready: list[Manifest]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _waiting(unready: Iterable[Manifest]) -> Iterator[tuple[str, dict[str, Any]]]:
     for pod in unready:
         for status in _statuses(pod):
             waiting = status.get("state", {}).get("waiting")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from moorage_operator.core import checks, names, rollout, scaling
+from moorage_operator.core import checks, names, scaling, steps, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import DEPLOYMENT, SERVICE
 from moorage_operator.core.reasons import STILL_WAITING, Problem, Reason
+from moorage_operator.core.routing import RouterView
+from moorage_operator.core.state import Rejected, Role
+from moorage_operator.core.steps import WaitsFor
 
 
 def all_of(facts: Facts) -> list[Condition]:
@@ -36,7 +39,7 @@ def model_resolved(facts: Facts) -> Condition:
 
 def runtime_available(facts: Facts) -> Condition:
     """About the newest revision: the one on its way, else the stable one."""
-    role = facts.roles.newest
+    role = facts.state.newest
     if role is None:
         return Condition("RuntimeAvailable", "Unknown", Reason.NOT_STARTED, "no revision has been started yet")
     deployment = facts.observed.child(DEPLOYMENT, role.revision)
@@ -48,7 +51,7 @@ def runtime_available(facts: Facts) -> Condition:
         problem = refused or found
         assert problem is not None  # noqa: S101 - for the type checker
         return Condition("RuntimeAvailable", "False", problem.reason, problem.message)
-    ready = rollout.ready_pods(facts.observed, role.revision)
+    ready = traffic.ready_pods(facts.observed, role.revision)
     needed = role.replicas or _count(facts, role.revision)
     message = f"{ready} of {needed} pods of {role.revision} are ready"
     if ready >= needed:
@@ -62,23 +65,38 @@ def traffic_programmed(facts: Facts) -> Condition:
     if held:
         message = f"the Service {owner.name} exists and {held}: rename the ModelDeployment or remove that Service"
         return Condition("TrafficProgrammed", "False", Reason.NAME_CONFLICT, message)
-    target = facts.roles.stable or facts.roles.canary
-    if target is None:
+    wanted = traffic.wanted(facts.state)
+    if not wanted:
         return Condition("TrafficProgrammed", "Unknown", Reason.PENDING, "there is no revision to send traffic to yet")
-    service = facts.observed.child(SERVICE, owner.name)
-    if service and service["spec"].get("selector", {}).get(names.REVISION) == target.revision:
-        message = f"the Service sends all traffic to {target.revision}"
-        return Condition("TrafficProgrammed", "True", Reason.PROGRAMMED, message)
-    message = f"the Service is being pointed to {target.revision}"
+    shares = ", ".join(f"{share:g} % to {revision}" for revision, share in wanted.items())
+    if facts.world.routed.split == wanted:
+        return Condition("TrafficProgrammed", "True", Reason.PROGRAMMED, f"the address sends {shares}")
+    if facts.spec.traffic.by_haproxy:
+        return _router_pending(facts.observed.router, shares)
+    return Condition("TrafficProgrammed", "Unknown", Reason.PENDING, f"the address is to send {shares}")
+
+
+def _router_pending(router: RouterView, shares: str) -> Condition:
+    if router.problem:
+        return Condition("TrafficProgrammed", "False", Reason.ROUTER_UNAVAILABLE, router.problem)
+    if router.unreachable:
+        message = f"{'; '.join(router.unreachable)}; its weights stay as they are, and no new one counts as set"
+        return Condition("TrafficProgrammed", "False", Reason.ROUTER_UNREACHABLE, message)
+    if not router.held:
+        return Condition("TrafficProgrammed", "Unknown", Reason.PENDING, "the namespace's router is starting")
+    problems = sorted({held.problem for held in router.held.values() if held and held.problem})
+    message = "; ".join([f"the routers are to send {shares}", *problems])
     return Condition("TrafficProgrammed", "Unknown", Reason.PENDING, message)
 
 
 def is_available(facts: Facts) -> Condition:
-    target = facts.roles.stable or facts.roles.canary
-    ready = rollout.ready_pods(facts.observed, target.revision) if target else 0
+    target = facts.state.stable or facts.state.canary
+    ready = traffic.ready_pods(facts.observed, target.revision) if target else 0
     programmed = traffic_programmed(facts)
-    if programmed.status == "False":
+    if programmed.status == "False" and programmed.reason is not Reason.ROUTER_UNREACHABLE:
         return Condition("Available", "False", programmed.reason, programmed.message)
+    if facts.world.is_behind_router and not facts.observed.router.has_pods:
+        return Condition("Available", "False", Reason.ROUTER_UNAVAILABLE, "no pod of the namespace's router is ready")
     if target and ready:
         return Condition("Available", "True", Reason.SERVING, f"{target.revision} answers")
     if facts.spec.replicas == 0:
@@ -90,7 +108,7 @@ def is_ready(
     facts: Facts, resolved: Condition, running: Condition, programmed: Condition, available: Condition
 ) -> Condition:
     """Available, and the wanted revision is the stable one. The reason of a False is the first that stands in the way."""
-    stable = facts.roles.stable
+    stable = facts.state.stable
     if facts.spec.suspend and not (stable and available.is_true and stable.revision == facts.wanted):
         return Condition(
             "Ready", "False", Reason.SUSPENDED, "spec.suspend is true: nothing is changed until it is false"
@@ -99,13 +117,18 @@ def is_ready(
         return Condition("Ready", "True", Reason.PROMOTED, f"{stable.revision} answers all requests")
     if resolved.status != "True" and not (facts.wanted and resolved.reason is Reason.REGISTRY_UNREACHABLE):
         return Condition("Ready", "False", resolved.reason, resolved.message)
-    for condition in (programmed, running):
+    refused = next((item for item in facts.state.rejected if item.revision == facts.wanted), None)
+    if refused and facts.state.stable:
+        return Condition("Ready", "False", Reason.ROLLED_BACK, _of_rejected(refused, facts.state.stable, facts))
+    # What is wrong with the pods says more than that the router is not there yet; but a name that is taken ends it all.
+    order = (programmed, running) if programmed.reason is Reason.NAME_CONFLICT else (running, programmed)
+    for condition in order:
         if condition.status == "False":
             return Condition("Ready", "False", condition.reason, condition.message)
-    if facts.roles.canary and facts.roles.stable:
-        return Condition(
-            "Ready", "False", Reason.PROGRESSING, f"{running.message}; {facts.roles.stable.revision} answers"
-        )
+    if facts.state.canary and facts.state.stable:
+        waits_for_person = facts.progress.obstacle and facts.progress.obstacle.waits_for is WaitsFor.PERSON
+        reason = Reason.PAUSED if waits_for_person else Reason.PROGRESSING
+        return Condition("Ready", "False", reason, steps.sentence(facts.state, facts.progress.obstacle, facts.world))
     reason = available.reason if available.reason is Reason.SCALED_TO_ZERO else Reason.PROGRESSING
     return Condition("Ready", "False", reason, running.message if reason is Reason.PROGRESSING else available.message)
 
@@ -116,7 +139,8 @@ def is_stalled(facts: Facts, ready: Condition, running: Condition) -> Condition 
         return None
     if is_problem(ready.reason) and ready.reason not in STILL_WAITING:
         return Condition("Stalled", "True", ready.reason, ready.message)
-    deadline = rollout.deadline_of(facts.roles, facts.spec)
+    obstacle = facts.progress.obstacle
+    deadline = steps.deadline_of(facts.state, obstacle, facts.spec) if obstacle else None
     if deadline and facts.now >= deadline:
         seconds = facts.spec.rollout.progress_deadline_seconds
         message = f"not ready within {seconds} s (rollout.progressDeadlineSeconds): {running.message}"
@@ -127,11 +151,20 @@ def is_stalled(facts: Facts, ready: Condition, running: Condition) -> Condition 
 def is_problem(reason: Reason) -> bool:
     return reason not in (
         Reason.PROGRESSING,
+        Reason.PAUSED,
         Reason.RESOLVING,
         Reason.STARTING,
         Reason.PENDING,
         Reason.NOT_STARTED,
         Reason.SCALED_TO_ZERO,
+    )
+
+
+def _of_rejected(refused: Rejected, stable: Role, facts: Facts) -> str:
+    again = names.command(facts.observed.owner.name, f"retry@{refused.revision}")
+    return (
+        f"version {refused.model_version} was put back, version {stable.model_version} answers: {refused.message}. "
+        f"To try it again: {again}; else move the alias or change the spec"
     )
 
 

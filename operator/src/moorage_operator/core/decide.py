@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 
-from moorage_operator.core import checks, conditions, revisions, rollout, scaling, status
-from moorage_operator.core.actions import Action, Apply, Decision, Delete, Event, RestoreTemplate
-from moorage_operator.core.compare import describe_difference, was_applied
-from moorage_operator.core.facts import Condition, Facts
-from moorage_operator.core.kinds import DEPLOYMENT
+from moorage_operator.core import (
+    checks,
+    commands,
+    conditions,
+    events,
+    revisions,
+    rollout,
+    scaling,
+    state,
+    status,
+    steps,
+    traffic,
+)
+from moorage_operator.core.actions import Action, Apply, Decision, Delete
+from moorage_operator.core.facts import Facts
+from moorage_operator.core.kinds import DEPLOYMENT, Manifest
 from moorage_operator.core.observed import Observed
 from moorage_operator.core.plan import Plan, pinned_digests
 from moorage_operator.core.platform import Platform
-from moorage_operator.core.reasons import STILL_WAITING, Problem, Reason
+from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.registry import ModelVersion
 from moorage_operator.core.revisions import Revision
-from moorage_operator.core.rollout import Roles, Wanted
+from moorage_operator.core.rollout import Progress, Wanted
 from moorage_operator.core.spec import Spec
+from moorage_operator.core.state import State
+from moorage_operator.core.steps import WaitsFor, World
 
 _NOT_ASKED = (Reason.REGISTRY_NOT_DECLARED, Reason.POLICY_DENIED)
 """Problems for which no registry is asked. Else nothing is written before it has answered this process: what the process before
@@ -29,30 +41,63 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     version, problem = resolve(spec, observed, platform)
     known = known_revisions(spec, observed, version)
     wanted = wanted_revision(spec, observed, platform, known, version)
-    before = rollout.read(observed.status)
-    target = Wanted(wanted.name, wanted.model.version) if wanted and _may_proceed(problem) else None
+    before = state.read(observed.status)
+    world = World(spec, observed, traffic.routed(observed), now)
     is_held = spec.suspend or (observed.answer is None and not (problem and problem.reason in _NOT_ASKED))
-    roles = before if is_held else rollout.advance(before, target, spec, observed, now)
+    heard = before if is_held else commands.obey(observed.command, before, world, wanted=_name(wanted), kept=known)
+    heard, wanted = _undone(heard, wanted, known)
+    target = Wanted(wanted.name, wanted.model.version) if wanted and _may_proceed(problem) else None
+    progress = _held(before, world) if is_held else rollout.advance(heard, target, world)
+    after = progress.state
     if wanted:
         known.setdefault(wanted.name, wanted)
-    digests = pinned_digests(observed, roles)
-    facts = Facts(spec, observed, roles, version, problem, wanted.name if wanted else "", now)
+    digests = pinned_digests(observed, after)
+    facts = Facts(world, progress, version, problem, _name(wanted))
     found = conditions.all_of(facts)
-    actions = () if is_held else Plan(spec, observed, roles, known, digests).actions()
-    happened = (
-        *_role_events(before, roles),
-        *_drift_events(observed, actions),
-        *_condition_events(observed, found),
-        *_resolution_event(facts, next(item for item in found if item.type == "ModelResolved")),
+    actions = () if is_held else Plan(spec, observed, after, known, digests).actions()
+    told = tuple(events.of_pass(before, facts, found, actions))
+    programmed = next(item for item in found if item.type == "TrafficProgrammed")
+    obstacle = progress.obstacle
+    awaits = not programmed.is_true or (obstacle is not None and obstacle.waits_for is WaitsFor.ROUTERS)
+    return Decision(
+        actions,
+        status.make(facts, found, digests),
+        told,
+        _look_again_at(progress, world),
+        awaits_routers=awaits and spec.traffic.by_haproxy,
     )
-    return Decision(actions, status.make(facts, found, digests), happened, _look_again_at(roles, spec, observed, now))
+
+
+def _name(wanted: Revision | None) -> str:
+    return wanted.name if wanted else ""
+
+
+def _undone(told: State, wanted: Revision | None, known: dict[str, Revision]) -> tuple[State, Revision | None]:
+    """Somebody went back to a kept revision: that one is wanted, until spec or registry name another than they did then."""
+    undo = told.undo
+    if undo is None or wanted is None:
+        return told, wanted
+    if wanted.name != undo.instead_of or undo.revision not in known:
+        return told.changed(undo=None), wanted
+    return told, known[undo.revision]
+
+
+def _held(before: State, world: World) -> Progress:
+    """Nothing moves, and what was said last time stays true."""
+    return Progress(before, steps.go_on(before, world)[1] if before.canary else None)
 
 
 def is_momentous(observed: Observed, decision: Decision) -> bool:
     """Does it move traffic away from a revision, or end anything? Then it must rest on live reads, not on an index."""
-    before, after = observed.status.get("stable") or {}, decision.status.get("stable") or {}
-    moves = bool(before) and after.get("revision") != before["revision"]
+    before, after = (_traffic_in(item) for item in (observed.status, decision.status))
+    moves = before != after and before[0] is not None
     return moves or any(isinstance(action, Delete) or _scales_to_zero(observed, action) for action in decision.actions)
+
+
+def _traffic_in(status: Manifest) -> tuple[str | None, str | None, int]:
+    stable, canary = (status.get(role, {}).get("revision") for role in ("stable", "canary"))
+    weight = status.get("weights", {}).get("desired", 0)
+    return stable, canary if weight else None, weight
 
 
 def resolve(spec: Spec, observed: Observed, platform: Platform) -> tuple[ModelVersion | None, Problem | None]:
@@ -78,10 +123,9 @@ def resolve(spec: Spec, observed: Observed, platform: Platform) -> tuple[ModelVe
 def known_revisions(spec: Spec, observed: Observed, version: ModelVersion | None) -> dict[str, Revision]:
     """All frozen revisions; one whose ControllerRevision was deleted by hand is read back from its Deployment."""
     known = observed.frozen_revisions()
-    roles = rollout.read(observed.status)
-    for role in (roles.stable, roles.canary, roles.previous):
-        deployment = observed.child(DEPLOYMENT, role.revision) if role else None
-        if role and deployment and role.revision not in known:
+    for role in state.read(observed.status).roles:
+        deployment = observed.child(DEPLOYMENT, role.revision)
+        if deployment and role.revision not in known:
             model = ModelVersion(spec.model.name, role.model_version, "", "")
             if version and version.version == role.model_version:
                 model = version
@@ -132,69 +176,20 @@ def _next_number(known: dict[str, Revision]) -> int:
     return max((revision.number for revision in known.values()), default=0) + 1
 
 
-def _look_again_at(roles: Roles, spec: Spec, observed: Observed, now: datetime) -> datetime | None:
+def _look_again_at(progress: Progress, world: World) -> datetime | None:
     """The next moment at which the clock alone changes the decision."""
-    if spec.suspend:
+    if world.spec.suspend:
         return None
-    moments = [rollout.deadline_of(roles, spec), roles.previous.scale_down_at if roles.previous else None]
-    moments.append(scaling.metrics_due_at(observed, roles) if spec.autoscaling else None)
-    return min((moment for moment in moments if moment and moment > now), default=None)
+    after, obstacle = progress.state, progress.obstacle
+    moments = [role.scale_down_at for role in after.leaving]
+    if obstacle:
+        moments += [obstacle.until, steps.deadline_of(after, obstacle, world.spec)]
+    if world.spec.autoscaling:
+        moments.append(scaling.metrics_due_at(world.observed, after))
+    return min((moment for moment in moments if moment and moment > world.now), default=None)
 
 
 def _scales_to_zero(observed: Observed, action: Action) -> bool:
     if not isinstance(action, Apply) or action.ref.kind is not DEPLOYMENT:
         return False
     return action.manifest["spec"].get("replicas") == 0 and observed.replicas(action.ref.name) > 0
-
-
-def _role_events(before: Roles, after: Roles) -> Iterator[Event]:
-    promoted = after.stable and (before.stable is None or before.stable.revision != after.stable.revision)
-    began = after.canary and (before.canary is None or before.canary.revision != after.canary.revision)
-    if began and after.canary:
-        yield Event(
-            Reason.REVISION_CREATED, f"{after.canary.revision} is starting (version {after.canary.model_version})"
-        )
-    if promoted and after.stable:
-        yield Event(Reason.PROMOTED, f"{after.stable.revision} answers now (version {after.stable.model_version})")
-    for role in (before.canary, before.previous):
-        if role and role.revision not in after.revisions:
-            yield Event(Reason.REVISION_RETIRED, f"the pods of {role.revision} end")
-
-
-def _drift_events(observed: Observed, actions: tuple[Action, ...]) -> Iterator[Event]:
-    for action in actions:
-        if isinstance(action, RestoreTemplate):
-            yield Event(
-                Reason.DRIFT_REPAIRED,
-                f"put back {action.deployment.kind.name} {action.deployment.name}: fields added to its pod template",
-            )
-        live = observed.children.get(action.ref) if isinstance(action, Apply) else None
-        if isinstance(action, Apply) and live and was_applied(action.manifest, live):
-            where = describe_difference(action.manifest, live)
-            yield Event(Reason.DRIFT_REPAIRED, f"put back {action.ref.kind.name} {action.ref.name}: {where}")
-
-
-def _condition_events(observed: Observed, found: list[Condition]) -> Iterator[Event]:
-    """One event for each problem when it appears; its end is told by what follows."""
-    before = {item["type"]: item for item in observed.status.get("conditions", [])}
-    told: set[Reason] = set()
-    for condition in found:
-        was = before.get(condition.type, {})
-        if condition.type in ("Reconciling", "Stalled", "Available") or condition.reason in told:
-            continue
-        if condition.status != "True" and was.get("reason") != condition.reason and _worth_telling(condition.reason):
-            told.add(condition.reason)
-            yield Event(condition.reason, condition.message, warning=True)
-
-
-def _resolution_event(facts: Facts, resolved: Condition) -> Iterator[Event]:
-    """When the registry names another version, and when it names the same one again after a problem."""
-    told = facts.observed.status
-    was = checks.condition_of({"status": told}, "ModelResolved")
-    is_known = told.get("model") == status.model_of(facts) and was.get("reason") in (Reason.RESOLVED, Reason.RESOLVING)
-    if resolved.is_true and not is_known:
-        yield Event(Reason.VERSION_RESOLVED, resolved.message)
-
-
-def _worth_telling(reason: Reason) -> bool:
-    return conditions.is_problem(reason) or reason in STILL_WAITING

@@ -9,8 +9,10 @@ from typing import Literal
 from moorage_operator.core.observed import Observed
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.registry import ModelVersion
-from moorage_operator.core.rollout import Roles
+from moorage_operator.core.rollout import Progress
 from moorage_operator.core.spec import Spec
+from moorage_operator.core.state import State
+from moorage_operator.core.steps import World
 
 Truth = Literal["True", "False", "Unknown"]
 
@@ -33,12 +35,27 @@ class Condition:
 class Facts:
     """What all conditions are made from."""
 
-    spec: Spec
-    observed: Observed
-    roles: Roles
+    world: World
+    progress: Progress
     version: ModelVersion | None
     problem: Problem | None
     """What stands in the way of knowing the wanted version, or of trying it."""
     wanted: str
     """Name of the wanted revision, or empty while it is not known."""
-    now: datetime
+
+    @property
+    def spec(self) -> Spec:
+        return self.world.spec
+
+    @property
+    def observed(self) -> Observed:
+        return self.world.observed
+
+    @property
+    def now(self) -> datetime:
+        return self.world.now
+
+    @property
+    def state(self) -> State:
+        """After this pass."""
+        return self.progress.state

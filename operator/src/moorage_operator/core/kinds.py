@@ -45,12 +45,15 @@ EVENT = Kind("events.k8s.io", "v1", "Event", "events")
 LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 AUTOSCALER = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 DISRUPTION_BUDGET = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+SERVICE_ACCOUNT = Kind("", "v1", "ServiceAccount", "serviceaccounts")
+ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
+ENDPOINT_SLICE = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 CRD = Kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions")
 
 CHILDREN = (CONTROLLER_REVISION, CONFIG_MAP, DEPLOYMENT, SERVICE, AUTOSCALER, DISRUPTION_BUDGET)
 """What a ModelDeployment owns directly, in the order in which it is written."""
 
-ALL = (MODEL_DEPLOYMENT, *CHILDREN, POD, EVENT, LEASE, CRD)
+ALL = (MODEL_DEPLOYMENT, *CHILDREN, POD, EVENT, LEASE, SERVICE_ACCOUNT, ROLE_BINDING, ENDPOINT_SLICE, CRD)
 BY_NAME = {(kind.api_version, kind.name): kind for kind in ALL}
 
 

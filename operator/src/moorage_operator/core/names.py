@@ -18,8 +18,17 @@ MODEL_VERSION = "moorage.dev/model-version"
 TRACK = "moorage.dev/track"
 APPLIED_HASH = "moorage.dev/applied-hash"
 
+COMMAND = "moorage.dev/command"
+"""Annotation of a ModelDeployment by which a person takes part in its rollout (`commands`)."""
+
 OPERATOR = "moorage"
 """Value of `app.kubernetes.io/managed-by` on every child."""
+
+ROUTER = "router"
+"""Value of `app.kubernetes.io/component` on all that belongs to a namespace's router."""
+
+OF_ROUTER = {APP_COMPONENT: ROUTER}
+"""Selects what belongs to a namespace's router."""
 
 FIELD_MANAGER = "moorage"
 """Owner of all fields that the operator sets by server-side apply."""
@@ -42,6 +51,16 @@ class Key:
         return f"{self.namespace}/{self.name}"
 
 
+@dataclass(frozen=True, order=True)
+class RouterKey:
+    """Whose router: that of a namespace."""
+
+    namespace: str
+
+    def __str__(self) -> str:
+        return f"router of {self.namespace}"
+
+
 def revision_name(deployment: str, model_version: str, digest: str) -> str:
     """`<deployment>-v<modelversion>-<hash8>`: the name of a revision and of its children, at most 63 characters.
 
@@ -49,6 +68,16 @@ def revision_name(deployment: str, model_version: str, digest: str) -> str:
     """
     version = re.sub(r"[^a-z0-9]+", "-", model_version.lower()).strip("-")[:12]
     return f"{deployment}-v{version}-{digest[:8]}"
+
+
+def preview(deployment: str) -> str:
+    """The Service of a blue-green rollout's new version."""
+    return f"{deployment}-preview"
+
+
+def command(deployment: str, text: str) -> str:
+    """What a person types to tell a rollout something."""
+    return f"kubectl annotate --overwrite mdep {deployment} {COMMAND}={text}"
 
 
 def event_name(deployment: str, *identity: str) -> str:

@@ -9,6 +9,7 @@ from moorage_operator.core import names, revisions
 from moorage_operator.core.kinds import CONTROLLER_REVISION, DEPLOYMENT, Kind, Manifest, Ref
 from moorage_operator.core.reasons import Problem
 from moorage_operator.core.registry import ModelVersion
+from moorage_operator.core.routing import RouterView
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Observed:
     generation: int
     resource_version: str = ""
     status: Manifest = field(default_factory=dict)
+    command: str = ""
+    """The annotation by which a person tells the rollout something."""
+    router: RouterView = field(default_factory=RouterView)
+    """The namespace's router, as far as this ModelDeployment goes."""
     answer: Answer | None = None
     children: Mapping[Ref, Manifest] = field(default_factory=dict)
     pods: tuple[Manifest, ...] = ()

@@ -44,6 +44,22 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class RouterSettings:
+    """How the routers are run. Their image is a value of its own: an upgrade of the operator need not restart them."""
+
+    image: str
+    replicas: int = 2
+    image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[Mapping[str, str], ...] = ()
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    agent_resources: Mapping[str, Any] = field(default_factory=dict)
+    termination_grace_period_seconds: int = 100
+    priority_class_name: str = ""
+    cluster_role: str = ""
+    """What the operator binds to each router's ServiceAccount; empty where the chart has made the bindings."""
+
+
+@dataclass(frozen=True)
 class Platform:
     """The chart's settings that shape pods. `image` runs on CPUs, `gpu_image` has PyTorch and the GPU libraries."""
 

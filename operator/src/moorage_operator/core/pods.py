@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from moorage_operator.core import names, quantities, spec
+from moorage_operator.core import names, quantities, restricted, spec
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.platform import Platform
 from moorage_operator.core.registry import ModelVersion
 
 HTTP_PORT = 8080
+GRPC_PORT = 8081
 HEALTH_PORT = 8082
-USER = 65532
 MODEL_DIR = "/model"
 PIN_DIR = "/etc/moorage/pin"
 DIGEST_KEY = "digest"
@@ -34,13 +34,7 @@ def make_template(
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": USER,
-                "runAsGroup": USER,
-                "fsGroup": USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": restricted.pod_security(),
             "terminationGracePeriodSeconds": platform.termination_grace_period_seconds,
             "topologySpreadConstraints": [_spread(deployment, revision)],
             "initContainers": [_fetch(wanted, model, platform)],
@@ -104,14 +98,20 @@ def _serve(wanted: spec.Spec, model: ModelVersion, revision: str, platform: Plat
         "MOORAGE_DEVICE": wanted.runtime.device,
         "MOORAGE_ALLOW_PICKLE": "true" if wanted.runtime.allow_pickle else "false",
         "MOORAGE_PORT": str(HTTP_PORT),
+        "MOORAGE_GRPC_PORT": str(GRPC_PORT),
         "MOORAGE_HEALTH_PORT": str(HEALTH_PORT),
         "MOORAGE_DRAIN_SECONDS": str(platform.drain_seconds),
     }
     return _container(SERVE, wanted, platform) | {
-        "env": _env(_model_environment(model) | environment) + [_user_variable(item) for item in wanted.runtime.env],
+        "env": [
+            *_env(_model_environment(model) | environment),
+            {"name": "MOORAGE_POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            *(_user_variable(item) for item in wanted.runtime.env),
+        ],
         "resources": _resources(wanted.resources),
         "ports": [
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+            {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
             {"name": "health", "containerPort": HEALTH_PORT, "protocol": "TCP"},
         ],
         "volumeMounts": [
@@ -120,8 +120,9 @@ def _serve(wanted: spec.Spec, model: ModelVersion, revision: str, platform: Plat
         ],
         # Loading may take minutes and is bounded by the rollout's progress deadline, not by a probe; a process that is stuck
         # while loading answers its liveness probe with a failure by itself.
-        "readinessProbe": _probe("/readyz", period=2, failures=2),
-        "livenessProbe": _probe("/healthz", period=10, failures=3) | {"initialDelaySeconds": 10, "timeoutSeconds": 5},
+        "readinessProbe": restricted.probe("/readyz", "health", period=2, failures=2),
+        "livenessProbe": restricted.probe("/healthz", "health", period=10, failures=3)
+        | {"initialDelaySeconds": 10, "timeoutSeconds": 5},
         "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": "health", "scheme": "HTTP"}}},
     }
 
@@ -133,11 +134,7 @@ def _container(name: str, wanted: spec.Spec, platform: Platform) -> Manifest:
         "imagePullPolicy": platform.image_pull_policy,
         "args": [name],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": restricted.container_security(),
     }
 
 
@@ -161,15 +158,6 @@ def _resources(resources: spec.Resources) -> Manifest:
         "requests": quantities.canonical_map(resources.requests),
     }
     return {name: part for name, part in parts.items() if part}
-
-
-def _probe(path: str, *, period: int, failures: int) -> Manifest:
-    return {
-        "httpGet": {"path": path, "port": "health", "scheme": "HTTP"},
-        "periodSeconds": period,
-        "failureThreshold": failures,
-        "timeoutSeconds": 2,
-    }
 
 
 def _spread(deployment: str, revision: str) -> Manifest:

@@ -25,8 +25,11 @@ class Reason(StrEnum):
     NO_READY_PODS = "NoReadyPods"
     PROGRAMMED = "Programmed"
     PENDING = "Pending"
+    ROUTER_UNREACHABLE = "RouterUnreachable"
+    ROUTER_UNAVAILABLE = "RouterUnavailable"
     PROMOTED = "Promoted"
     PROGRESSING = "Progressing"
+    PAUSED = "Paused"
     SUSPENDED = "Suspended"
     SCALED_TO_ZERO = "ScaledToZero"
     SCALING = "Scaling"
@@ -71,6 +74,10 @@ class Reason(StrEnum):
     QUOTA_EXCEEDED = "QuotaExceeded"
     PODS_REFUSED = "PodsRefused"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    # A rollout that ended badly.
+    ROLLED_BACK = "RolledBack"
+    CANARY_LOST = "CanaryLost"
+    CANARY_CRASHES = "CanaryCrashes"
     AUTOSCALER_WITHOUT_METRICS = "AutoscalerWithoutMetrics"
     AUTOSCALER_FAILED = "AutoscalerFailed"
     # Events only.
@@ -78,6 +85,11 @@ class Reason(StrEnum):
     REVISION_CREATED = "RevisionCreated"
     REVISION_RETIRED = "RevisionRetired"
     DRIFT_REPAIRED = "DriftRepaired"
+    COMMAND_DONE = "CommandDone"
+    COMMAND_REFUSED = "CommandRefused"
+    WEIGHT_SET = "WeightSet"
+    ABORTED = "Aborted"
+    SUPERSEDED = "Superseded"
 
 
 @dataclass(frozen=True)
@@ -101,10 +113,22 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.NO_READY_PODS: Explanation("The address has no pod that could answer.", "See RuntimeAvailable."),
     Reason.PROGRAMMED: Explanation("The Service sends all traffic to the stable revision.", _WAIT),
     Reason.PENDING: Explanation("The Service has no revision to point to yet.", "See ModelResolved."),
+    Reason.ROUTER_UNREACHABLE: Explanation(
+        "A router pod does not tell what it does. It goes on with the weights that it has; no weight counts as set before all have told.",
+        "See the message; is there a NetworkPolicy between the operator and the router's port 8404?",
+    ),
+    Reason.ROUTER_UNAVAILABLE: Explanation(
+        "No pod of the namespace's router is ready.",
+        "`kubectl describe deployment moorage-router` in the namespace.",
+    ),
     Reason.PROMOTED: Explanation(
         "The wanted revision is stable and answers; as an event: it has just taken over.", _WAIT
     ),
     Reason.PROGRESSING: Explanation("The wanted revision is on its way to being stable.", _WAIT),
+    Reason.PAUSED: Explanation(
+        "The rollout waits for somebody: at a step `pause: {}`, or because it was told to pause.",
+        "Promote or abort it; the message has the command.",
+    ),
     Reason.SUSPENDED: Explanation("spec.suspend is true: nothing is changed.", "Set spec.suspend to false."),
     Reason.SCALED_TO_ZERO: Explanation(
         "spec.replicas is 0.", "Set spec.replicas, or `kubectl scale mdep NAME --replicas=1`."
@@ -237,14 +261,39 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "The autoscaler can't work; the message is its own.", "Correct spec.autoscaling."
     ),
     Reason.VERSION_RESOLVED: Explanation("Event: the registry names another version than before.", _WAIT),
+    Reason.ROLLED_BACK: Explanation(
+        "The wanted version was tried and put back; stable answers everything. The message and `status.history` say why.",
+        "Move the alias to a better version or change the spec; or tell it to `retry`, if the cause has gone.",
+    ),
+    Reason.CANARY_LOST: Explanation(
+        "A canary that had requests lost all of its ready pods, and was put back.", "See the message, then `retry`."
+    ),
+    Reason.CANARY_CRASHES: Explanation("A canary that had requests kept crashing, and was put back.", _LOGS),
     Reason.REVISION_CREATED: Explanation("Event: a revision was made and its pods are starting.", _WAIT),
     Reason.REVISION_RETIRED: Explanation("Event: a revision's pods end.", _WAIT),
     Reason.DRIFT_REPAIRED: Explanation(
         "Event: a child was changed by somebody else and was put back.", "Change the ModelDeployment instead."
     ),
+    Reason.WEIGHT_SET: Explanation("Event: the canary gets another share of the requests.", _WAIT),
+    Reason.ABORTED: Explanation("Event: somebody ended a rollout, or went back to the stable version.", _WAIT),
+    Reason.SUPERSEDED: Explanation("Event: another version became the wanted one during a rollout.", _WAIT),
+    Reason.COMMAND_DONE: Explanation(
+        "Event: the command in the annotation `moorage.dev/command` was carried out.", _WAIT
+    ),
+    Reason.COMMAND_REFUSED: Explanation(
+        "Event: the command in the annotation `moorage.dev/command` means nothing now; the message says why.",
+        "Write it as the message says.",
+    ),
 }
 
 STILL_WAITING = frozenset(
-    {Reason.INSUFFICIENT_GPU, Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.REGISTRY_UNREACHABLE}
+    {
+        Reason.INSUFFICIENT_GPU,
+        Reason.UNSCHEDULABLE,
+        Reason.QUOTA_EXCEEDED,
+        Reason.REGISTRY_UNREACHABLE,
+        Reason.ROUTER_UNREACHABLE,
+        Reason.ROUTER_UNAVAILABLE,
+    }
 )
 """Problems that may end without anybody's action (a node is added, a registry comes back): not stalled before the deadline."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from moorage_operator.core import names, pods
@@ -59,30 +60,54 @@ def make_revision_service(owner: Owner, revision: Revision) -> Manifest:
 
     Headless: cluster IPs are few (a /20 has 4,096) and the API server allocates one at a time, whoever asks.
     """
-    ports = [_port("http", pods.HTTP_PORT), _port("health", pods.HEALTH_PORT)]
+    ports = [_port("http", pods.HTTP_PORT), _port("grpc", pods.GRPC_PORT), _port("health", pods.HEALTH_PORT)]
     spec = {"type": "ClusterIP", "clusterIP": "None", "selector": selector(owner.name, revision.name), "ports": ports}
     return _child(SERVICE, owner, revision.name, revision) | {"spec": spec}
 
 
-def make_stable_service(owner: Owner, wanted: Spec, revision: str) -> Manifest:
-    """The one stable address: a Service with the ModelDeployment's name, to the pods of one revision."""
+def make_stable_service(owner: Owner, wanted: Spec, revisions: Sequence[str]) -> Manifest:
+    """The one stable address: a Service with the ModelDeployment's name, to the pods of one revision, or of all that there are."""
     child = _child(SERVICE, owner, owner.name)
     if wanted.service.annotations:
         child["metadata"]["annotations"] = dict(wanted.service.annotations)
-    ports = [_port("http", wanted.service.port)]
-    return child | {"spec": {"type": wanted.service.type, "selector": selector(owner.name, revision), "ports": ports}}
+    ports = _ports(wanted)
+    chosen = selector(owner.name, revisions[0]) if len(revisions) == 1 else {names.DEPLOYMENT: owner.name}
+    return child | {"spec": {"type": wanted.service.type, "selector": chosen, "ports": ports}}
 
 
-def make_autoscaler(owner: Owner, revision: Revision, scaling: Autoscaling, *, min_replicas: int) -> Manifest:
-    """HPA v2. `min_replicas` is what the revision must be able to carry now, at least the spec's own."""
+def make_routed_service(owner: Owner, wanted: Spec, router_port: int) -> Manifest:
+    """The same address, to the namespace's router."""
+    service = make_stable_service(owner, wanted, ())
+    ports = [port | {"targetPort": router_port} for port in service["spec"]["ports"]]
+    return service | {"spec": service["spec"] | {"selector": names.MANAGED | names.OF_ROUTER, "ports": ports}}
+
+
+def make_preview_service(owner: Owner, wanted: Spec, revision: str) -> Manifest:
+    """Where a blue-green rollout's new version can be tried before anybody else gets it."""
+    spec = {
+        "type": "ClusterIP",
+        "selector": selector(owner.name, revision),
+        "ports": _ports(wanted),
+    }
+    return _child(SERVICE, owner, names.preview(owner.name)) | {"spec": spec}
+
+
+def make_autoscaler(
+    owner: Owner, revision: Revision, scaling: Autoscaling, *, min_replicas: int, may_shrink: bool
+) -> Manifest:
+    """HPA v2. `min_replicas` is what the revision must be able to carry now, at least the spec's own. During a rollout none
+    shrinks: what a canary takes over may come back at any moment."""
     spec: dict[str, Any] = {
         "scaleTargetRef": {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name, "name": revision.name},
         "minReplicas": min_replicas,
         "maxReplicas": max(scaling.max_replicas, min_replicas),
         "metrics": _metrics(scaling),
     }
-    if scaling.behavior:
-        spec["behavior"] = scaling.behavior
+    behavior = dict(scaling.behavior or {})
+    if not may_shrink:
+        behavior["scaleDown"] = behavior.get("scaleDown", {}) | {"selectPolicy": "Disabled"}
+    if behavior:
+        spec["behavior"] = behavior
     return _child(AUTOSCALER, owner, revision.name, revision) | {"spec": spec}
 
 
@@ -135,6 +160,11 @@ def _metrics(scaling: Autoscaling) -> list[Manifest]:
 def _utilization(resource: str, percent: int) -> Manifest:
     target = {"type": "Utilization", "averageUtilization": percent}
     return {"type": "Resource", "resource": {"name": resource, "target": target}}
+
+
+def _ports(wanted: Spec) -> list[Manifest]:
+    """Of every address that callers know."""
+    return [_port("http", wanted.service.port), _port("grpc", wanted.service.grpc_port)]
 
 
 def _port(name: str, port: int) -> Manifest:

@@ -1,56 +1,25 @@
-"""Which revision plays which role, and when the roles change. One version at a time: the wanted one starts beside the stable
-one (or after it, with strategy `recreate`) and takes its place when all of its pods are ready.
+"""Which revision plays which role, and when the roles change: the state machine of a rollout. Read `steps` for what happens between
+the first pod of a canary and all of the traffic.
 
-         wanted changes                 all pods ready                    scaleDownAt
-  stable ───────────────► stable+canary ──────────────► stable (+previous) ─────────► stable
-              ▲                │ wanted changes again: the canary is dropped at once
-              └────────────────┘
+        wanted changes            steps done, routers verified            scaleDownAt, and no router sends it anything
+  stable ────────────► stable+canary ──────────────► stable+leaving ──────────────────────────────► stable
+              ▲            │  │                            ▲
+              │            │  └── gives up: leaves, and is rejected ──► stable+leaving
+              └────────────┘ wanted changes again: leaves at once; the next one begins when no router knows it any more
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-import msgspec
-
-from moorage_operator.core import checks
-from moorage_operator.core.kinds import DEPLOYMENT, Manifest
-from moorage_operator.core.observed import Observed
+from moorage_operator.core import checks, steps, traffic
+from moorage_operator.core.kinds import DEPLOYMENT
+from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
-
-
-class Role(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A revision in a role. `replicas` is how many pods a canary must have ready before it takes over."""
-
-    revision: str
-    model_version: str = ""
-    since: datetime | None = None
-    digest: str = ""
-    replicas: int = 0
-    scale_down_at: datetime | None = None
-
-
-class Roles(msgspec.Struct, frozen=True):
-    """stable answers, canary is on its way, previous answered until just now and still has its pods."""
-
-    stable: Role | None = None
-    canary: Role | None = None
-    previous: Role | None = None
-
-    @property
-    def all(self) -> tuple[Role, ...]:
-        return tuple(role for role in (self.stable, self.previous, self.canary) if role)
-
-    @property
-    def revisions(self) -> set[str]:
-        """Names of the revisions that have a role."""
-        return {role.revision for role in self.all}
-
-    @property
-    def newest(self) -> Role | None:
-        """The revision that the user wants, as far as is known: the one on its way, else the one that answers."""
-        return self.canary or self.stable
+from moorage_operator.core.state import Position, Rejected, Result, Role, State
+from moorage_operator.core.steps import Obstacle, WaitsFor, World
 
 
 @dataclass(frozen=True)
@@ -61,86 +30,133 @@ class Wanted:
     model_version: str
 
 
-def read(status: Manifest) -> Roles:
-    """The roles that the last pass recorded."""
-    return msgspec.convert({name: status.get(name) for name in ("stable", "canary", "previous")}, Roles)
+@dataclass(frozen=True)
+class Progress:
+    """The state after a pass, and what its canary waits for; nothing if there is none."""
+
+    state: State
+    obstacle: Obstacle | None = None
 
 
-def advance(roles: Roles, wanted: Wanted | None, spec: Spec, observed: Observed, now: datetime) -> Roles:
-    """The roles after this pass. Without a known wanted revision nothing is replaced, and what is on its way goes on."""
-    roles = _expire_previous(roles, now)
+def advance(state: State, wanted: Wanted | None, world: World) -> Progress:
+    """Without a known wanted revision nothing is replaced, and what is on its way goes on."""
+    known = state.canary
     if wanted:
-        roles = _pursue(roles, wanted, now)
-    if roles.canary is None:
-        return roles
-    roles = replace_role(roles, canary=_sized(roles.canary, roles.stable, spec, observed))
-    if roles.canary and is_available(observed, roles.canary.revision, roles.canary.replicas):
-        return _promote(roles, roles.canary, spec, now)
-    return roles
+        state = _pursue(state, wanted, world)
+    if state.canary is None:
+        progress = Progress(state)
+    elif known and known.revision == state.canary.revision:
+        progress = _go_on(state, world)
+    else:
+        # Written down before anything moves: who takes over from a process that dies must know whose traffic it finds.
+        waiting = Obstacle(WaitsFor.PODS, f"{state.canary.revision} is starting")
+        progress = Progress(steps.sized(state, world), waiting)
+    return Progress(_without_departed(progress.state, world), progress.obstacle)
 
 
-def replace_role(roles: Roles, **changes: Role | None) -> Roles:
-    return msgspec.structs.replace(roles, **changes)
+def _go_on(state: State, world: World) -> Progress:
+    after, obstacle = steps.go_on(state, world)
+    failure = _failure(after, obstacle, world)
+    if failure and after.stable:
+        return Progress(put_back(after, failure, world, Result.ROLLED_BACK))
+    return Progress(after, obstacle) if obstacle else Progress(_promoted(after, world))
 
 
-def is_available(observed: Observed, revision: str, count: int) -> bool:
-    """Has the revision `count` pods that run the frozen template and have been ready for minReadySeconds?"""
-    deployment = observed.child(DEPLOYMENT, revision)
-    if deployment is None:
-        return False
-    status = deployment.get("status", {})
-    if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
-        return False
-    available = min(int(status.get("availableReplicas", 0)), int(status.get("updatedReplicas", 0)))
-    return available >= count
-
-
-def ready_pods(observed: Observed, revision: str) -> int:
-    return sum(checks.is_ready(pod) for pod in observed.pods_of(revision))
-
-
-def stable_must_end_first(roles: Roles, spec: Spec) -> bool:
+def stable_must_end_first(state: State, spec: Spec) -> bool:
     """With strategy `recreate` the old pods end before the new ones start."""
-    return spec.rollout.strategy == "recreate" and roles.stable is not None and roles.canary is not None
+    return spec.rollout.strategy == "recreate" and state.stable is not None and state.canary is not None
 
 
-def deadline_of(roles: Roles, spec: Spec) -> datetime | None:
-    """When the revision on its way counts as stalled."""
-    if roles.canary is None or roles.canary.since is None:
-        return None
-    return roles.canary.since + timedelta(seconds=spec.rollout.progress_deadline_seconds)
+def _without_departed(state: State, world: World) -> State:
+    """A revision keeps its pods until its time is up and no router sends it anything any more."""
+    staying = tuple(
+        role
+        for role in state.leaving
+        if (role.scale_down_at and world.now < role.scale_down_at) or role.revision in world.routed.revisions
+    )
+    return state if staying == state.leaving else state.changed(leaving=staying)
 
 
-def _expire_previous(roles: Roles, now: datetime) -> Roles:
-    previous = roles.previous
-    if previous and (previous.scale_down_at is None or now >= previous.scale_down_at):
-        return replace_role(roles, previous=None)
-    return roles
+def _pursue(state: State, wanted: Wanted, world: World) -> State:
+    state = state.changed(rejected=tuple(item for item in state.rejected if item.revision == wanted.revision))
+    if state.canary and state.canary.revision == wanted.revision:
+        return state
+    if state.canary:
+        state = _withdrawn(state, Result.SUPERSEDED, timedelta(), world, f"{wanted.revision} is wanted instead")
+    if state.stable and state.stable.revision == wanted.revision:
+        return state
+    if state.has_rejected(wanted.revision) or not _is_alone(state, world):
+        return state
+    return _begun(state, wanted, world)
 
 
-def _pursue(roles: Roles, wanted: Wanted, now: datetime) -> Roles:
-    if roles.stable and roles.stable.revision == wanted.revision:
-        return replace_role(roles, canary=None)
-    if roles.canary and roles.canary.revision == wanted.revision:
-        return roles
-    # Going back to the revision that answered just before: its pods, if they are still there, are the canary's.
-    previous = None if roles.previous and roles.previous.revision == wanted.revision else roles.previous
-    return replace_role(roles, canary=Role(wanted.revision, wanted.model_version, since=now), previous=previous)
+def _is_alone(state: State, world: World) -> bool:
+    """Do all routers send everything to stable? Only then another canary begins: the one before may still be in them."""
+    return state.stable is None or world.routed.revisions <= {state.stable.revision}
 
 
-def _sized(canary: Role, stable: Role | None, spec: Spec, observed: Observed) -> Role:
-    """How many pods the canary needs: as many as stable has now. It only grows, so that the goal does not run away."""
-    if spec.autoscaling is None:
-        return msgspec.structs.replace(canary, replicas=spec.fixed_replicas)
-    present = observed.replicas(stable.revision) if stable else 0
-    needed = max(spec.autoscaling.min_replicas, present, canary.replicas)
-    return msgspec.structs.replace(canary, replicas=min(needed, spec.autoscaling.max_replicas))
+def _begun(state: State, wanted: Wanted, world: World) -> State:
+    """Going back to a revision that has not left yet: its pods, if they are still there, are the canary's."""
+    left = next((role for role in state.leaving if role.revision == wanted.revision), None)
+    salt = hashlib.sha256(f"{world.observed.owner.uid} {wanted.revision} {world.now}".encode()).hexdigest()[:8]
+    is_back = left is not None and left.is_back
+    canary = Role(wanted.revision, wanted.model_version, since=world.now, salt=salt, is_back=is_back)
+    leaving = tuple(role for role in state.leaving if role is not left)
+    state = state.changed(canary=canary, leaving=leaving, position=Position())
+    return steps.begin(state, world.spec, world.now)
 
 
-def _promote(roles: Roles, canary: Role, spec: Spec, now: datetime) -> Roles:
-    previous = roles.previous
-    if roles.stable:
-        leaves_at = now + timedelta(seconds=spec.rollout.scale_down_delay_seconds)
-        previous = Role(roles.stable.revision, roles.stable.model_version, scale_down_at=leaves_at)
-    stable = Role(canary.revision, canary.model_version, since=now, digest=canary.digest)
-    return Roles(stable=stable, canary=None, previous=previous)
+def _failure(state: State, obstacle: Obstacle | None, world: World) -> Problem | None:
+    """Why the canary has to be put back now."""
+    canary = state.canary
+    assert canary  # noqa: S101 - for the type checker
+    problem = checks.problem_of(
+        world.observed.child(DEPLOYMENT, canary.revision), world.observed.pods_of(canary.revision)
+    )
+    detail = f": {problem.message}" if problem else ""
+    if state.position.weight and canary.replicas:
+        if not traffic.ready_pods(world.observed, canary.revision):
+            return Problem(Reason.CANARY_LOST, f"no pod of {canary.revision} is ready any more{detail}")
+        if checks.is_crash_looping(world.observed.pods_of(canary.revision)):
+            return Problem(Reason.CANARY_CRASHES, f"pods of {canary.revision} crash again and again{detail}")
+    deadline = steps.deadline_of(state, obstacle, world.spec) if obstacle else None
+    if obstacle and deadline and world.now >= deadline:
+        seconds = world.spec.rollout.progress_deadline_seconds
+        what = f"no progress within {seconds} s (rollout.progressDeadlineSeconds): {obstacle.message}{detail}"
+        return Problem(Reason.PROGRESS_DEADLINE_EXCEEDED, what)
+    return None
+
+
+def put_back(state: State, failure: Problem, world: World, result: Result) -> State:
+    """The canary gets nothing from now on, and is not tried again."""
+    canary = state.canary
+    assert canary  # noqa: S101 - for the type checker
+    rejected = Rejected(canary.model_version, canary.revision, failure.reason, failure.message)
+    # With `recreate` stable has no pods, and may need the canary's place.
+    delay = 0 if stable_must_end_first(state, world.spec) else world.spec.rollout.abort_scale_down_delay_seconds
+    state = _withdrawn(state, result, timedelta(seconds=delay), world, failure.message)
+    return state.changed(rejected=(rejected,))
+
+
+def _withdrawn(state: State, result: Result, delay: timedelta, world: World, message: str) -> State:
+    """Without the canary, in one move: it gets nothing from now on."""
+    canary = state.canary
+    assert canary  # noqa: S101 - for the type checker
+    leaving = Role(canary.revision, canary.model_version, scale_down_at=world.now + delay)
+    if state.stable:
+        state = state.with_outcome(canary, result, world.now, message)
+    return state.changed(canary=None, position=Position(), leaving=(*state.leaving, leaving))
+
+
+def _promoted(state: State, world: World) -> State:
+    """By pointer: nothing is started, and no request moves, because the routers already send all of them there."""
+    canary = state.canary
+    assert canary  # noqa: S101 - for the type checker
+    state = state.with_outcome(canary, Result.PROMOTED, world.now)
+    leaving = state.leaving
+    if state.stable:
+        leaves_at = world.now + timedelta(seconds=world.spec.rollout.scale_down_delay_seconds)
+        before = Role(state.stable.revision, state.stable.model_version, scale_down_at=leaves_at, is_back=True)
+        leaving = (*leaving, before)
+    stable = Role(canary.revision, canary.model_version, since=world.now, digest=canary.digest)
+    return state.changed(stable=stable, canary=None, leaving=leaving, position=Position())

@@ -12,12 +12,10 @@ import msgspec
 
 from moorage_operator.core import quantities
 from moorage_operator.core.registry import ModelRef
+from moorage_operator.core.strategy import Rollout
+from moorage_operator.core.struct import Struct
 
 Quantity = str | int
-
-
-class Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A part of the spec: frozen, with the CRD's camelCase names. Unknown fields belong to a newer CRD and are ignored."""
 
 
 class RegistryChoice(Struct, frozen=True):
@@ -94,13 +92,34 @@ class Pod(Struct, frozen=True):
 class Service(Struct, frozen=True):
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     port: int = 80
+    grpc_port: int = 8081
     annotations: dict[str, str] = {}
 
 
-class Rollout(Struct, frozen=True):
-    strategy: Literal["canary", "recreate"] = "canary"
-    progress_deadline_seconds: int = 600
-    scale_down_delay_seconds: int = 30
+class Stickiness(Struct, frozen=True):
+    """At most one of them."""
+
+    header: str = ""
+    cookie: str = ""
+
+
+BY_HAPROXY = ("auto", "haproxy")
+"""Values of `traffic.router`."""
+
+
+class Traffic(Struct, frozen=True):
+    router: Literal["auto", "haproxy", "replicas"] = "auto"
+    stickiness: Stickiness = Stickiness()
+
+    @property
+    def by_haproxy(self) -> bool:
+        """A router of ours in the namespace divides the requests."""
+        return self.router in BY_HAPROXY
+
+    @property
+    def shows_weights_by_pods(self) -> bool:
+        """One Service over the pods of two revisions: a weight is what their numbers show."""
+        return self.router == "replicas"
 
 
 class Spec(Struct, frozen=True):
@@ -112,6 +131,7 @@ class Spec(Struct, frozen=True):
     pod: Pod = Pod()
     min_ready_seconds: int = 0
     service: Service = Service()
+    traffic: Traffic = Traffic()
     rollout: Rollout = Rollout()
     restart_at: str = ""
     suspend: bool = False

@@ -7,19 +7,20 @@ from typing import Any
 
 import msgspec
 
-from moorage_operator.core import checks, names, rollout
+from moorage_operator.core import checks, names, state, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.observed import Observed
 from moorage_operator.core.reasons import Reason
-from moorage_operator.core.rollout import Role
+from moorage_operator.core.state import Role
+from moorage_operator.core.steps import WaitsFor
 
 
 def make(facts: Facts, found: list[Condition], digests: dict[str, str]) -> Manifest:
     """`status` as it is stored. Equal facts give an equal status, so that an unchanged one is not written."""
-    observed, roles = facts.observed, facts.roles
+    observed, after = facts.observed, facts.state
     ready = next(item for item in found if item.type == "Ready")
-    stable = roles.stable
+    stable = after.stable
     status: dict[str, Any] = {
         "observedGeneration": observed.generation,
         "replicas": _pods(facts, stable.revision) if stable else 0,
@@ -29,8 +30,15 @@ def make(facts: Facts, found: list[Condition], digests: dict[str, str]) -> Manif
         "url": url_of(facts),
         "model": model_of(facts),
         "stable": _role(facts, stable, digests),
-        "canary": _role(facts, roles.canary, digests),
-        "previous": msgspec.to_builtins(roles.previous) if roles.previous else None,
+        "canary": _role(facts, after.canary, digests),
+        "weights": _weights(facts),
+        **state.position_as_stored(after),
+        "pausedUntil": _paused_until(facts),
+        "leaving": _list(after.leaving),
+        "rejected": _list(after.rejected),
+        "history": _list(after.history),
+        "command": msgspec.to_builtins(after.command) if after.command else None,
+        "undo": msgspec.to_builtins(after.undo) if after.undo else None,
         "conditions": [_stored(item, observed, facts.now) for item in found],
     }
     return {name: value for name, value in status.items() if value is not None}
@@ -56,7 +64,8 @@ def make_invalid(observed: Observed, complaint: str, now: datetime) -> Manifest:
 def phase_of(facts: Facts, found: list[Condition]) -> str:
     """Derived from the conditions, never set by hand."""
     by_type = {item.type: item for item in found}
-    if facts.spec.suspend:
+    obstacle = facts.progress.obstacle
+    if facts.spec.suspend or (obstacle and obstacle.waits_for is WaitsFor.PERSON):
         return "Paused"
     if by_type["Ready"].is_true:
         return "Healthy"
@@ -88,7 +97,29 @@ def _role(facts: Facts, role: Role | None, digests: dict[str, str]) -> Manifest 
         return None
     digest = digests.get(role.revision, "")
     stored: Manifest = msgspec.to_builtins(msgspec.structs.replace(role, digest=digest))
-    return stored | {"readyReplicas": rollout.ready_pods(facts.observed, role.revision)}
+    return stored | {"readyReplicas": traffic.ready_pods(facts.observed, role.revision)}
+
+
+def _list(items: tuple[msgspec.Struct, ...]) -> list[Manifest] | None:
+    """A list, as the API server gives it back: a tuple is unequal to it, and would be written for ever."""
+    return [msgspec.to_builtins(item) for item in items] or None
+
+
+def _weights(facts: Facts) -> Manifest | None:
+    """The canary's, in percent: as asked for, and as all routers say that they hold it."""
+    canary, split = facts.state.canary, facts.world.routed.split
+    if canary is None or facts.state.stable is None:
+        return None
+    weights: Manifest = {"desired": facts.state.position.weight, "verified": split == traffic.wanted(facts.state)}
+    return weights | ({"applied": round(split.get(canary.revision, 0))} if split is not None else {})
+
+
+def _paused_until(facts: Facts) -> str | None:
+    obstacle = facts.progress.obstacle
+    if facts.state.canary is None or obstacle is None or obstacle.waits_for is not WaitsFor.CLOCK:
+        return None
+    until: str | None = msgspec.to_builtins(obstacle.until)
+    return until
 
 
 def _pods(facts: Facts, revision: str) -> int:

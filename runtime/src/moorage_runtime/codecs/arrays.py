@@ -21,7 +21,9 @@ Arrays: TypeAlias = dict[str, "np.ndarray[Any, Any]"]
 
 
 def column(field: signatures.Field, values: Any) -> np.ndarray[Any, Any]:
-    """One value a row."""
+    """One value a row: a list, or an array of numbers or truth values from a binary protocol."""
+    if isinstance(values, np.ndarray):
+        return _cast(field, values)
     if not isinstance(values, list):
         raise refusal(field, "send a list with one value a row")
     if field.is_json:
@@ -132,6 +134,8 @@ def _moment(value: Any) -> np.datetime64:
 
 
 def _bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):  # from a binary protocol; JSON has none
+        return value
     try:
         return base64.b64decode(_text(value), validate=True)
     except binascii.Error as error:

@@ -1,4 +1,7 @@
-"""The Open Inference Protocol (v2), JSON form: `infer` bodies, and the model's metadata."""
+"""The Open Inference Protocol (v2): `infer` bodies and the model's metadata, as JSON has them.
+
+`v2_messages` brings gRPC's messages into the same form, where `data` may be an array; every check is here, once.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ def _name(signature: signatures.Signature, tensor: dict[str, Any]) -> str:
     return "" if is_only else name
 
 
-def _flat_column(signature: signatures.Signature, name: str, tensor: dict[str, Any]) -> list[Any]:
+def _flat_column(signature: signatures.Signature, name: str, tensor: dict[str, Any]) -> Any:
     field = signature.input(name)
     assert field is not None  # noqa: S101  # `_name` has refused all others
     if field.is_json:
@@ -93,16 +96,18 @@ def _tensor(field: signatures.Field, tensor: dict[str, Any]) -> np.ndarray[Any, 
     return arrays.fitted(field, array)
 
 
-def _checked(field: signatures.Field, tensor: dict[str, Any]) -> tuple[list[int], list[Any]]:
+def _checked(field: signatures.Field, tensor: dict[str, Any]) -> tuple[list[int], Any]:
     shape, data = tensor.get("shape"), tensor.get("data")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise arrays.refusal(field, "'shape' must be a list of whole numbers")
-    if not isinstance(data, list):
+    if not isinstance(data, list | np.ndarray):
         raise arrays.refusal(field, "'data' must be a list")
     given, want = _CLASSES.get(str(tensor.get("datatype"))), _CLASSES.get(field.datatype)
     if given is None or not (given == want or (given, want) == ("i", "f")):
         raise arrays.refusal(field, f"its datatype must be {field.datatype}")
-    flat = list(_flattened(data)) if any(isinstance(item, list) for item in data) else data
+    flat: Any = data
+    if isinstance(data, list) and any(isinstance(item, list) for item in data):
+        flat = list(_flattened(data))
     if math.prod(shape) != len(flat):
         raise arrays.refusal(field, f"'shape' says {math.prod(shape)} values, 'data' has {len(flat)}")
     return shape, flat

@@ -46,12 +46,12 @@ def _v2(served: service.ModelService) -> fastapi.APIRouter:
 
     @router.get("/models/{name}/ready")
     async def model_ready(name: str) -> responses.Response:
-        _require(served, name, "")
+        served.require(name, "")
         return _readiness(served)
 
     @router.get("/models/{name}/versions/{version}/ready")
     async def version_ready(name: str, version: str) -> responses.Response:
-        _require(served, name, version)
+        served.require(name, version)
         return _readiness(served)
 
     @router.get("/models/{name}")
@@ -88,14 +88,9 @@ def _readiness(served: service.ModelService) -> responses.Response:
 
 
 def _metadata(served: service.ModelService, name: str, version: str) -> dict[str, Any]:
-    _require(served, name, version)
+    served.require(name, version)
     model = served.model
     return v2.metadata(model.signature, model=served.name, version=served.version, engine=model.engine.name)
-
-
-def _require(served: service.ModelService, name: str, version: str) -> None:
-    if name != served.name or version not in ("", served.version):
-        raise errors.NotFound(f"this server has the model {served.name} in version {served.version}, and no other")
 
 
 def _map_errors(described: fastapi.FastAPI) -> None:
@@ -109,6 +104,6 @@ def _map_errors(described: fastapi.FastAPI) -> None:
     @described.exception_handler(405)
     async def unknown(request: fastapi.Request, error: Exception) -> responses.Response:
         status = error.status_code if isinstance(error, fastapi.HTTPException) else 404
-        paths = "/predict, /invocations, /v2 and /docs"
+        paths = "/predict, /invocations, /v2, /feedback and /docs"
         body = {"error": f"nothing here answers this method and path: there are {paths}", "reason": "NotFound"}
         return responses.Response(orjson.dumps(body), status, media_type="application/json")

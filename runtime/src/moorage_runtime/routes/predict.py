@@ -6,7 +6,6 @@ No framework between the server and the codecs: on small models it would cost mo
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from moorage_runtime import errors, service
+from moorage_runtime import arms, errors, prediction_ids, service, shadow
 from moorage_runtime.codecs import answers, arrays, mlflow, rows, v2
 from moorage_runtime.codecs import signature as signatures
 
@@ -26,10 +25,13 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MAX_BODY_BYTES = 16 * 1024 * 1024
 RETRY_AFTER_SECONDS = 2
 JSON = b"application/json"
 CSV = b"text/csv"
+
+_ARM = arms.HEADER.encode()
+_ID = prediction_ids.HEADER.encode()
+_SHADOW = shadow.HEADER.encode()
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
@@ -64,8 +66,9 @@ ROWS = Protocol("predict", rows.body, _rows_answer)
 class Predictions:
     """The prediction routes in front of another app, which answers everything else."""
 
-    def __init__(self, served: service.ModelService, otherwise: App) -> None:
+    def __init__(self, served: service.ModelService, otherwise: App, shadows: shadow.Shadows | None = None) -> None:
         self._served = served
+        self._shadows = shadows
         self._otherwise = otherwise
         name, version = served.name, served.version
         self._routes = {
@@ -81,28 +84,39 @@ class Predictions:
             await self._otherwise(scope, receive, send)
             return
         started = time.perf_counter()
-        with self._served.metrics.in_flight.track_inprogress():
-            status, body = await self._answer(protocol, scope, receive)
-            await respond(send, status, body, closing=self._served.draining)
-        self._served.metrics.answered(protocol.label, status, time.perf_counter() - started)
+        metrics = self._served.metrics
+        arm = metrics.arms.label(header(scope, _ARM))
+        with metrics.in_flight.track_inprogress():
+            status, body, request = await self._answer(protocol, scope, receive)
+            identifier = self._served.feedback.issue(arm, protocol.label, body) if status == 200 else ""
+            await respond(send, status, body, closing=self._served.draining, identifier=identifier)
+        metrics.answered(protocol.label, status, time.perf_counter() - started, arm)
+        # The caller has its answer: what follows is not on its time.
+        if identifier and self._shadows and (revision := self._shadows.target(header(scope, _SHADOW), arm)):
+            content_type = (header(scope, b"content-type") or JSON).decode("latin-1")
+            path = scope["path"]
+            self._shadows.offer(shadow.Copy(revision, protocol.label, path, content_type, request, body, identifier))
 
-    async def _answer(self, protocol: Protocol, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+    async def _answer(self, protocol: Protocol, scope: Scope, receive: Receive) -> tuple[int, bytes, bytes]:
+        """Status and body of the answer, and the body of a request that could be answered."""
         try:
-            body = await _read(scope, receive)
+            body = await read(scope, receive, self._served.limits.max_request_bytes)
             model = self._served.model
             content, inputs = _decoded(protocol, model.signature, _content_type(scope), body)
             prediction = await self._served.predict(inputs)
-            return 200, orjson.dumps(protocol.encode(self._served, prediction, content), option=_OPTIONS)
+            return 200, orjson.dumps(protocol.encode(self._served, prediction, content), option=_OPTIONS), body
         except errors.RequestError as error:
-            return error.status, error_body(error)
+            return error.status, error_body(error), b""
         except Exception:
             logger.exception("a request failed in the runtime itself")
-            return 500, error_body(errors.ModelFault("the runtime failed on this request: its log has the reason"))
+            return 500, error_body(errors.ModelFault("the runtime failed on this request: its log has the reason")), b""
 
 
-async def respond(send: Send, status: int, body: bytes, *, closing: bool) -> None:
+async def respond(send: Send, status: int, body: bytes, *, closing: bool, identifier: str = "") -> None:
     """One JSON answer. `closing` tells a client that keeps its connection to make a new one, which finds another pod."""
     headers = [(b"content-type", JSON), (b"content-length", str(len(body)).encode())]
+    if identifier:
+        headers.append((_ID, identifier.encode()))
     if status == errors.NotReady.status:
         headers.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
     # The rest of a body that was too large is still on its way: this connection can't be used again.
@@ -117,10 +131,11 @@ def error_body(error: errors.RuntimeFault) -> bytes:
     return orjson.dumps({"error": str(error), "reason": type(error).__name__})
 
 
-async def _read(scope: Scope, receive: Receive) -> bytes:
-    declared = _header(scope, b"content-length")
-    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-        raise _too_large()
+async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The body, if it is not larger than the limit."""
+    declared = header(scope, b"content-length")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
     more = True
@@ -130,8 +145,8 @@ async def _read(scope: Scope, receive: Receive) -> bytes:
             raise errors.BadRequest("the connection was closed before the whole body had come")
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
-        if size > MAX_BODY_BYTES:
-            raise _too_large()
+        if size > limit:
+            raise _too_large(limit)
         more = message.get("more_body", False)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -156,13 +171,13 @@ def _decoded(
 
 
 def _content_type(scope: Scope) -> bytes:
-    return _header(scope, b"content-type").partition(b";")[0].strip().lower()
+    return header(scope, b"content-type").partition(b";")[0].strip().lower()
 
 
-def _header(scope: Scope, name: bytes) -> bytes:
+def header(scope: Scope, name: bytes) -> bytes:
     return next((value for header, value in scope["headers"] if header == name), b"")
 
 
-def _too_large() -> errors.BodyTooLarge:
-    megabytes = math.floor(MAX_BODY_BYTES / 1024 / 1024)
-    return errors.BodyTooLarge(f"the body is larger than {megabytes} MiB: send fewer rows at a time")
+def _too_large(limit: int) -> errors.BodyTooLarge:
+    shown = f"{limit // 2**20} MiB" if limit % 2**20 == 0 else f"{limit} bytes"
+    return errors.BodyTooLarge(f"the body is larger than {shown}: send fewer rows at a time")

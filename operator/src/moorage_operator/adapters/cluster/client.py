@@ -9,10 +9,11 @@ from http import HTTPStatus
 from typing import Any
 
 from moorage_operator import errors
-from moorage_operator.adapters.cluster import configuration, transport
+from moorage_operator.adapters.cluster import configuration, transport, watch
 from moorage_operator.adapters.cluster.budget import Budget
 from moorage_operator.core import kinds, names
 from moorage_operator.core.kinds import Kind, Manifest, Ref
+from moorage_operator.ports import Change, Selection, Snapshot
 
 
 def _open_fence() -> None:
@@ -34,6 +35,7 @@ async def connect(
     timeout_seconds: float = 30,
     connect_seconds: float = 5,
     page_size: int = 100,
+    watch_seconds: float = 60,
 ) -> AsyncIterator[KubernetesCluster]:
     """One connection pool, for the event loop that this runs in. `fence` raises when no write may be made any more."""
     access = await configuration.load(kubeconfig)
@@ -41,7 +43,7 @@ async def connect(
         access, timeout_seconds=timeout_seconds, connect_seconds=connect_seconds, observe=observe
     )
     try:
-        yield KubernetesCluster(calls, fence, Budget(writes_per_second, write_burst), page_size)
+        yield KubernetesCluster(calls, fence, Budget(writes_per_second, write_burst), page_size, watch_seconds)
     finally:
         await calls.close()
 
@@ -49,11 +51,19 @@ async def connect(
 class KubernetesCluster:
     """See `ports.Cluster`; 404 on a delete is success, on any other write `Invalid`."""
 
-    def __init__(self, calls: transport.Transport, fence: Callable[[], None], budget: Budget, page_size: int) -> None:
+    def __init__(
+        self,
+        calls: transport.Transport,
+        fence: Callable[[], None],
+        budget: Budget,
+        page_size: int,
+        watch_seconds: float,
+    ) -> None:
         self._calls = calls
         self._fence = fence
         self._budget = budget
         self._page_size = page_size
+        self._watch_seconds = watch_seconds
 
     async def get(self, ref: Ref) -> Manifest | None:
         return await self._unless_gone(_call("get", ref, "GET", _object_path(ref)))
@@ -74,6 +84,24 @@ class KubernetesCluster:
             # The snapshot behind the pages was compacted while we read: one request for all, as client-go does.
             async for item in self._pages(kind, path, query | {"limit": "0"}):
                 yield item
+
+    async def snapshot(self, selection: Selection) -> Snapshot:
+        answer = await self._send(watch.listing(selection, _collection_path(selection.kind, selection.namespace)))
+        return watch.snapshot(selection, answer)
+
+    async def follow(self, selection: Selection, *, since: str) -> AsyncIterator[Change]:
+        path = _collection_path(selection.kind, selection.namespace)
+        call = watch.following(selection, path, since, seconds=self._watch_seconds)
+        # Of a connection that is only half open nothing is ever heard: after its time the server would have ended the watch.
+        lines = self._calls.stream(call, timeout_seconds=self._watch_seconds * 1.25)
+        try:
+            async with contextlib.aclosing(lines):
+                async for line in lines:
+                    yield watch.change(call, line)
+        except errors.Forbidden as error:
+            if error.status == HTTPStatus.UNAUTHORIZED:
+                await self._calls.refresh_credentials()  # for the next one
+            raise
 
     async def apply(self, manifest: Manifest, *, manager: str = names.FIELD_MANAGER, subresource: str = "") -> Manifest:
         ref = kinds.ref_of(manifest)

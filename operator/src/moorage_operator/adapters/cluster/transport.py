@@ -6,7 +6,8 @@ No message holds a header, a request body or a credential: only what was asked f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -70,7 +71,7 @@ class Transport:
         """The decoded answer; a `ClusterError` for anything but a 2xx."""
         code = ""
         try:
-            response = await self._request(call)
+            response = await self._request(call, self._timeout)
             code = str(response.status)
             data = await response.read()
         except TimeoutError as error:
@@ -86,25 +87,49 @@ class Transport:
         except msgspec.DecodeError as error:
             raise errors.Unreachable(f"{call.what}: the answer is not JSON", status=response.status) from error
 
+    async def stream(self, call: Call, *, timeout_seconds: float) -> AsyncGenerator[bytes]:
+        """The lines of an answer that takes its time, as they come; its end is the end, its failure a `ClusterError`."""
+        timeout = aiohttp.ClientTimeout(
+            total=timeout_seconds, connect=self._timeout.connect, sock_connect=self._timeout.sock_connect
+        )
+        try:
+            async with self._opened(call, timeout) as response:
+                if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+                    raise _error(call, response, await response.read())
+                async for line in response.response.content:
+                    yield line
+        except TimeoutError as error:
+            raise errors.Unreachable(f"{call.what}: the API server fell silent") from error
+        except (*_NETWORK_ERRORS, ValueError) as error:  # ValueError: a line that is longer than any object
+            raise errors.Unreachable(f"{call.what}: {_cut(str(error)) or type(error).__name__}") from error
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, call: Call, limits: aiohttp.ClientTimeout) -> AsyncIterator[RESTResponse]:
+        response = await self._request(call, limits)
+        try:
+            yield response
+        finally:
+            response.response.close()
+
     async def refresh_credentials(self) -> None:
         await self._access.refresh()
 
     async def close(self) -> None:
         await self._rest.close()
 
-    async def _request(self, call: Call) -> RESTResponse:
+    async def _request(self, call: Call, limits: aiohttp.ClientTimeout) -> RESTResponse:
         settings = self._access.configuration
         headers = {"Content-Type": call.content_type, "Accept": JSON, "User-Agent": "moorage-operator"}
         token = await settings.get_api_key_with_prefix("BearerToken")
         if token:
             headers["Authorization"] = token.strip()
-        async with asyncio.timeout(self._timeout.total):
+        async with asyncio.timeout(limits.total):
             return await self._rest.request(
                 call.method,
                 settings.host + call.path,
                 headers=headers,
                 body=call.body,
-                _request_timeout=self._timeout,
+                _request_timeout=limits,
             )
 
 
@@ -142,6 +167,8 @@ def _error(call: Call, response: RESTResponse, data: bytes) -> errors.ClusterErr
 def _class(call: Call, status: int) -> type[errors.ClusterError]:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
         return errors.Unreachable
+    if status == HTTPStatus.GONE and call.verb == "watch":
+        return errors.Expired
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         return errors.Forbidden
     if status == HTTPStatus.CONFLICT:

@@ -1,0 +1,159 @@
+"""What the routers of a namespace are told, in one ConfigMap, and what their agents answer. docs/router.md has both documents.
+
+The ConfigMap also says which port of the router belongs to which ModelDeployment, because a port that was given once must not be
+given to another one while somebody's connection is still open to it: the next one is always taken, until all have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from moorage_operator.core import names
+from moorage_operator.core.kinds import Manifest
+from moorage_operator.core.spec import Spec
+from moorage_operator.core.state import State
+
+NAME = "moorage-router"
+"""Of the ConfigMap, the Deployment and all else that a namespace's router consists of."""
+
+TABLE, PORTS = "router.json", "ports.json"
+TIMEOUT_SECONDS = 60
+"""Twice what a runtime gives one request: it is the one that says what was wrong."""
+
+FIRST_PORT, LAST_PORT = 10000, 19999
+BUCKETS = 100
+"""Parts of a percent-in-10,000: the routers count weights in 1/10,000."""
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """Which ModelDeployment has which port of the router, and which is given next."""
+
+    of: dict[str, int] = {}
+    next: int = FIRST_PORT
+
+
+@dataclass(frozen=True)
+class Held:
+    """What one router holds for one ModelDeployment, as its agent reads it from HAProxy."""
+
+    shares: Mapping[str, int]
+    """In 1/10,000, of each revision that it knows; those with 0 included."""
+    endpoints: Mapping[str, int]
+    """Pods of each revision that it can reach."""
+    port: int
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class RouterView:
+    """The namespace's router as one ModelDeployment sees it. `held` has an entry for each router pod that is ready."""
+
+    port: int | None = None
+    held: Mapping[str, Held | None] = field(default_factory=dict)
+    """None where a router does not know the ModelDeployment yet."""
+    unreachable: tuple[str, ...] = ()
+    """Router pods that are ready and do not answer, in words."""
+    problem: str = ""
+    """Why there is no router pod at all that is ready."""
+
+    @property
+    def has_pods(self) -> bool:
+        """Is there a router pod that is ready?"""
+        return bool(self.held or self.unreachable)
+
+
+def row(spec: Spec, state: State, port: int) -> Manifest | None:
+    """One ModelDeployment in the table; None while it has no revision. A first revision has the address from the beginning."""
+    answering = state.stable or state.canary
+    if answering is None:
+        return None
+    found: Manifest = {"port": port, "stable": answering.revision, "timeoutSeconds": TIMEOUT_SECONDS}
+    if state.stable and state.canary:
+        weight = state.position.weight * BUCKETS
+        found["canary"] = {"revision": state.canary.revision, "weight": weight, "salt": state.canary.salt}
+    stickiness = {"header": spec.traffic.stickiness.header, "cookie": spec.traffic.stickiness.cookie}
+    if any(stickiness.values()):
+        found["stickiness"] = {name: value for name, value in stickiness.items() if value}
+    return found
+
+
+def read_ports(config_map: Manifest | None, services: Iterable[Manifest]) -> Ports:
+    """As the ConfigMap says; one that is lost or broken is made anew from what the Services point to."""
+    text = (config_map or {}).get("data", {}).get(PORTS, "")
+    try:
+        return msgspec.json.decode(text, type=Ports)
+    except msgspec.MsgspecError:
+        found = {service["metadata"]["name"]: port for service in services if (port := port_of(service))}
+        return Ports(found, max([FIRST_PORT - 1, *found.values()]) + 1)
+
+
+def port_of(service: Manifest | None) -> int | None:
+    """The router's port that a Service points to; None if it points to pods of models, or is not there."""
+    if service is None or service["spec"].get("selector", {}).get(names.APP_COMPONENT) != names.ROUTER:
+        return None
+    target = service["spec"]["ports"][0].get("targetPort")
+    return target if isinstance(target, int) else None
+
+
+def allocated(ports: Ports, wanted: Iterable[str]) -> Ports:
+    """With a port for each of the wanted, and no other."""
+    of = {name: port for name in sorted(wanted) if (port := ports.of.get(name))}
+    following = ports.next
+    for name in sorted(wanted):
+        while name not in of:
+            candidate = following if following <= LAST_PORT else FIRST_PORT
+            following = candidate + 1
+            if candidate not in of.values():
+                of[name] = candidate
+    return Ports(of, following)
+
+
+def data(ports: Ports, rows: Mapping[str, Manifest]) -> dict[str, str]:
+    """Content of the ConfigMap; equal tables are equal texts."""
+    return {
+        TABLE: msgspec.json.encode({"models": rows}, order="sorted").decode(),
+        PORTS: msgspec.json.encode(ports, order="sorted").decode(),
+    }
+
+
+class _Share(msgspec.Struct, frozen=True):
+    revision: str
+    weight: int
+
+
+class _Model(msgspec.Struct, frozen=True, rename="camel"):
+    """What we read of an agent's answer; an agent of another version may say more."""
+
+    port: int
+    stable: str
+    canary: _Share | None = None
+    arms: tuple[_Share, ...] = ()
+    endpoints: dict[str, int] = {}
+    problem: str = ""
+
+
+class AgentState(msgspec.Struct, frozen=True, rename="camel"):
+    """`GET /state` of a router's agent."""
+
+    resource_version: str = ""
+    models: dict[str, _Model] = {}
+    problem: str = ""
+
+
+def held(state: AgentState, name: str) -> Held | None:
+    """What the router holds for the ModelDeployment of that name."""
+    model = state.models.get(name)
+    if model is None:
+        return None
+    arms = {share.revision: share.weight for share in model.arms}
+    remaining = 100 * BUCKETS - sum(arms.values())
+    shares = {model.stable: remaining} | arms
+    if model.canary:
+        # Of what the arms leave; a canary that is stable by now has all of it.
+        weight = remaining * model.canary.weight // (100 * BUCKETS)
+        shares[model.stable] = remaining - weight
+        shares[model.canary.revision] = shares.get(model.canary.revision, 0) + weight
+    return Held(shares, model.endpoints, model.port, model.problem)

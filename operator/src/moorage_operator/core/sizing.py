@@ -1,0 +1,48 @@
+"""How many pods a revision needs for what it has to carry."""
+
+from __future__ import annotations
+
+from moorage_operator.core import checks, traffic
+from moorage_operator.core.kinds import DEPLOYMENT
+from moorage_operator.core.observed import Observed
+from moorage_operator.core.spec import Spec
+from moorage_operator.core.state import State
+
+
+def canary_pods(state: State, spec: Spec, observed: Observed, weight: int) -> int:
+    """Pods of the canary for so many percent of the requests.
+
+    With an autoscaler the number only grows, so that the goal does not run away; it never shrinks below what the canary carries.
+    """
+    if weight < 100 and state.position.scale is not None:
+        return state.position.scale
+    if spec.autoscaling is None:
+        shows = spec.traffic.shows_weights_by_pods and 0 < weight < 100
+        return (_ratio_to if shows else _share_of)(spec.fixed_replicas, weight)
+    stable = state.stable.revision if state.stable else ""
+    present = observed.replicas(stable) if stable else 0
+    both = present if weight == 100 else _ready_pods_of_both(state, observed)
+    before = state.canary.replicas if state.canary else 0
+    needed = max(spec.autoscaling.min_replicas, -(-both * weight // 100), before)
+    return min(needed, spec.autoscaling.max_replicas)
+
+
+def is_available(observed: Observed, revision: str, count: int) -> bool:
+    """Has the revision `count` pods that run the frozen template and have been ready for minReadySeconds?"""
+    deployment = observed.child(DEPLOYMENT, revision)
+    return deployment is not None and checks.has_available(deployment, count)
+
+
+def _ratio_to(replicas: int, weight: int) -> int:
+    """Beside so many pods of stable; the CRD lets only weights through that come out even."""
+    return -(-replicas * weight // (100 - weight))
+
+
+def _share_of(replicas: int, weight: int) -> int:
+    """One pod is never enough where the user wants two: it could fail and look like the model."""
+    share = -(-replicas * weight // 100)
+    return max(share, min(replicas, 2))
+
+
+def _ready_pods_of_both(state: State, observed: Observed) -> int:
+    return sum(traffic.ready_pods(observed, role.revision) for role in (state.stable, state.canary) if role)

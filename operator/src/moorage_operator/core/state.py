@@ -1,0 +1,162 @@
+"""What the status remembers of a rollout, so that any process can go on with it: roles, position, what was refused."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from moorage_operator.core.kinds import Manifest
+
+MOST_OUTCOMES = 10
+"""As many are kept in `status.history`."""
+
+
+class Role(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A revision in a role."""
+
+    revision: str
+    model_version: str = ""
+    since: datetime | None = None
+    digest: str = ""
+    replicas: int = 0
+    """How many pods a canary must have ready for what comes next."""
+    salt: str = ""
+    """Of a canary: which callers are the first to get it."""
+    is_back: bool = False
+    """Of a canary: it was stable until just now, and has to prove nothing."""
+    scale_down_at: datetime | None = None
+    """Of a leaving one: its pods end then, or as soon after it as no router sends it anything."""
+
+
+class Result(StrEnum):
+    """How a rollout ended."""
+
+    PROMOTED = "Promoted"
+    ROLLED_BACK = "RolledBack"
+    ABORTED = "Aborted"
+    SUPERSEDED = "Superseded"
+
+
+class Outcome(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One rollout that is over."""
+
+    model_version: str
+    revision: str
+    result: Result
+    at: datetime
+    message: str = ""
+
+
+class Rejected(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A revision that is not tried again until spec or alias change, or somebody asks for it."""
+
+    model_version: str
+    revision: str
+    reason: str
+    message: str = ""
+
+
+class Command(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The last command that was heard; `refused` says why nothing was done."""
+
+    text: str
+    at: datetime
+    refused: str = ""
+
+
+class Undo(msgspec.Struct, frozen=True, rename="camel"):
+    """Somebody went back to `revision`; it holds as long as spec and registry name `instead_of`."""
+
+    revision: str
+    instead_of: str
+
+
+class Position(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Where the rollout of a canary stands. `weight`, in percent, is what the routers are asked to hold."""
+
+    index: int = 0
+    hash: str = ""
+    started_at: datetime | None = None
+    """When this step began; a deadline or a pause counts from here."""
+    weight: int = 0
+    scale: int | None = None
+    """Pods that a setCanaryScale asks for, whatever the weight."""
+    paused: bool = False
+    """By a command."""
+
+
+class State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """stable answers, canary is on its way, leaving ones answered until just now and still have their pods."""
+
+    stable: Role | None = None
+    canary: Role | None = None
+    leaving: tuple[Role, ...] = ()
+    position: Position = Position()
+    rejected: tuple[Rejected, ...] = ()
+    history: tuple[Outcome, ...] = ()
+    command: Command | None = None
+    undo: Undo | None = None
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The canary last: what answers comes first, whatever is done to all."""
+        return tuple(role for role in (self.stable, *self.leaving, self.canary) if role)
+
+    @property
+    def revisions(self) -> set[str]:
+        """Names of the revisions that have a role."""
+        return {role.revision for role in self.roles}
+
+    @property
+    def newest(self) -> Role | None:
+        """The revision that the user wants, as far as is known: the one on its way, else the one that answers."""
+        return self.canary or self.stable
+
+    def has_rejected(self, revision: str) -> bool:
+        return any(item.revision == revision for item in self.rejected)
+
+    def changed(self, **changes: object) -> State:
+        return msgspec.structs.replace(self, **changes)
+
+    def moved(self, **changes: object) -> State:
+        """With another position."""
+        return self.changed(position=msgspec.structs.replace(self.position, **changes))
+
+    def with_outcome(self, role: Role, result: Result, now: datetime, message: str = "") -> State:
+        """Newest first."""
+        outcome = Outcome(role.model_version, role.revision, result, now, message)
+        return self.changed(history=(outcome, *self.history)[:MOST_OUTCOMES])
+
+
+_STORED = ("stable", "canary", "leaving", "rejected", "history", "command", "undo")
+
+
+def read(status: Manifest) -> State:
+    """The state that the last pass recorded."""
+    stored = {name: status[name] for name in _STORED if name in status}
+    position = {
+        "index": status.get("currentStepIndex", 0),
+        "hash": status.get("currentStepHash", ""),
+        "startedAt": status.get("stepStartedAt"),
+        "weight": status.get("weights", {}).get("desired", 0),
+        "scale": status.get("canaryScale"),
+        "paused": status.get("paused", False),
+    }
+    return msgspec.convert(stored | {"position": position}, State)
+
+
+def position_as_stored(state: State) -> Manifest:
+    """The fields of the status that say where a rollout stands; none while there is no rollout."""
+    if state.canary is None:
+        return {}
+    at = state.position
+    stored = {
+        "currentStepIndex": at.index,
+        "currentStepHash": at.hash,
+        "stepStartedAt": msgspec.to_builtins(at.started_at),
+        "canaryScale": at.scale,
+        "paused": at.paused or None,
+    }
+    return {name: value for name, value in stored.items() if value is not None}

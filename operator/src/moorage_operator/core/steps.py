@@ -1,0 +1,199 @@
+"""The steps of a rollout: what each needs before it may begin, what it changes, and what it waits for then.
+
+    prepare ──► effect ──► wait ──► next step … ──► everything ──► promoted
+    pods ready,  weight,    routers hold it,
+    known to     scale      time is up,
+    routers                 somebody promotes
+
+Nothing here gives up; `rollout` does, when a step takes too long or shows harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from moorage_operator.core import names, routing, sizing, strategy, traffic
+from moorage_operator.core.kinds import SERVICE
+from moorage_operator.core.observed import Observed
+from moorage_operator.core.spec import Spec
+from moorage_operator.core.state import State
+from moorage_operator.core.strategy import CanaryScale, Pause, Step
+
+
+class WaitsFor(StrEnum):
+    """Whose turn it is."""
+
+    PODS = "pods"
+    ROUTERS = "routers"
+    CLOCK = "clock"
+    PERSON = "person"
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What a step waits for, and what to say of it."""
+
+    waits_for: WaitsFor
+    message: str
+    until: datetime | None = None
+
+    @property
+    def has_deadline(self) -> bool:
+        """Machines have to be done in time; people need not."""
+        return self.waits_for in (WaitsFor.PODS, WaitsFor.ROUTERS)
+
+
+@dataclass(frozen=True)
+class World:
+    """What steps are decided by."""
+
+    spec: Spec
+    observed: Observed
+    routed: traffic.Routed
+    now: datetime
+
+    @property
+    def is_behind_router(self) -> bool:
+        """Does the address point to a router of ours?"""
+        return routing.port_of(self.observed.child(SERVICE, self.observed.owner.name)) is not None
+
+
+def of(spec: Spec, state: State) -> tuple[Step, ...]:
+    """All steps, taking over everything included. The first revision, and one that answered until just now, need no others."""
+    needs_none = state.stable is None or (state.canary and state.canary.is_back)
+    return (*(() if needs_none else spec.rollout.all_steps), strategy.TO_THE_END)
+
+
+def begin(state: State, spec: Spec, now: datetime) -> State:
+    """At the first step; the weight stays what it is, if the steps were changed under way."""
+    return state.moved(index=0, hash=strategy.hash_of(of(spec, state)), started_at=now, scale=None)
+
+
+def go_on(state: State, world: World) -> tuple[State, Obstacle | None]:
+    """As many steps as can be done now, and what the next one waits for; None when the canary has everything."""
+    if state.position.hash != strategy.hash_of(of(world.spec, state)):
+        state = begin(state, world.spec, world.now)
+    steps = of(world.spec, state)
+    while state.position.index < len(steps):
+        if state.position.paused:
+            return state, _paused_by_command(state, world)
+        step = steps[state.position.index]
+        state = sized(state, world)
+        obstacle = _unprepared(step, state, world)
+        if obstacle is None:
+            state = sized(_with_effect(step, state), world)
+            obstacle = _unfinished(step, state, world)
+        if obstacle:
+            return state, obstacle
+        state = state.moved(index=state.position.index + 1, started_at=world.now)
+    return state, None
+
+
+def sized(state: State, world: World) -> State:
+    """With as many pods for the canary as what comes next needs."""
+    assert state.canary  # noqa: S101 - for the type checker
+    pods = sizing.canary_pods(state, world.spec, world.observed, goal(state, world.spec))
+    return state.changed(canary=msgspec.structs.replace(state.canary, replicas=pods))
+
+
+def goal(state: State, spec: Spec) -> int:
+    """The weight, in percent, that the canary must be able to carry now: what it has, or what the present step gives it."""
+    if state.stable is None or spec.rollout.strategy in ("blueGreen", "recreate"):
+        return 100
+    steps = of(spec, state)
+    step = steps[min(state.position.index, len(steps) - 1)]
+    return max(state.position.weight, step.set_weight or 0)
+
+
+def pods_obstacle(state: State, world: World) -> Obstacle | None:
+    """Until the canary has the pods that it needs, and every router knows them."""
+    canary = state.canary
+    assert canary  # noqa: S101 - for the type checker
+    ready = traffic.ready_pods(world.observed, canary.revision)
+    if not sizing.is_available(world.observed, canary.revision, canary.replicas):
+        return Obstacle(WaitsFor.PODS, f"{ready} of {canary.replicas} pods of {canary.revision} are ready")
+    if world.routed.endpoints.get(canary.revision, 0) < canary.replicas:
+        return Obstacle(WaitsFor.ROUTERS, f"the routers do not know all pods of {canary.revision} yet")
+    return None
+
+
+def _unprepared(step: Step, state: State, world: World) -> Obstacle | None:
+    if step.set_weight is None or step.set_weight < state.position.weight:
+        return None
+    return pods_obstacle(state, world) or _strangers(step.set_weight, state, world)
+
+
+def _strangers(weight: int, state: State, world: World) -> Obstacle | None:
+    """Where pods share the requests, those of leaving revisions would get some, too."""
+    if not world.spec.traffic.shows_weights_by_pods or weight in (0, 100):
+        return None
+    for role in state.leaving:
+        if world.routed.endpoints.get(role.revision):
+            return Obstacle(WaitsFor.CLOCK, f"the pods of {role.revision} have to end first", role.scale_down_at)
+    return None
+
+
+def _with_effect(step: Step, state: State) -> State:
+    if step.set_weight is not None:
+        return state.moved(weight=step.set_weight)
+    if step.set_canary_scale is not None:
+        return state.moved(scale=step.set_canary_scale.replicas)
+    return state
+
+
+def _unfinished(step: Step, state: State, world: World) -> Obstacle | None:
+    match step:
+        case Step(set_weight=int(weight)):
+            return _routers_obstacle(state, world, f"{weight} %")
+        case Step(pause=Pause() as pause):
+            return _pause(pause, state, world)
+        case Step(set_canary_scale=CanaryScale()):
+            return pods_obstacle(state, world)
+    return None
+
+
+def _routers_obstacle(state: State, world: World, what: str) -> Obstacle | None:
+    """Until every router holds what it ought to."""
+    if world.routed.split == traffic.wanted(state):
+        return None
+    revision = state.canary.revision if state.canary else ""
+    return Obstacle(WaitsFor.ROUTERS, f"the routers are taking up {what} for {revision}")
+
+
+def _paused_by_command(state: State, world: World) -> Obstacle:
+    revision = state.canary.revision if state.canary else ""
+    command = names.command(world.observed.owner.name, f"resume@{revision}")
+    return Obstacle(WaitsFor.PERSON, f"paused by a command; to go on: {command}")
+
+
+def _pause(pause: Pause, state: State, world: World) -> Obstacle | None:
+    revision = state.canary.revision if state.canary else ""
+    if pause.length is None:
+        command = names.command(world.observed.owner.name, f"promote@{revision}/{state.position.index}")
+        return Obstacle(WaitsFor.PERSON, f"paused until somebody promotes it: {command}")
+    until = (state.position.started_at or world.now) + pause.length
+    return Obstacle(WaitsFor.CLOCK, "", until) if world.now < until else None
+
+
+def sentence(state: State, obstacle: Obstacle | None, world: World) -> str:
+    """Where a rollout stands, with absolute times only."""
+    canary, stable = state.canary, state.stable
+    assert canary  # noqa: S101 - for the type checker
+    assert stable  # noqa: S101 - the same
+    steps = of(world.spec, state)
+    place = f"step {state.position.index + 1} of {len(steps)}: " if len(steps) > 1 else ""
+    weight = f"{state.position.weight} % to version {canary.model_version}, the rest to version {stable.model_version}"
+    waits = [obstacle.message] if obstacle and obstacle.message else []
+    if obstacle and obstacle.until:
+        waits.append(f"until {obstacle.until:%Y-%m-%dT%H:%M:%SZ}")
+    return "; ".join([place + weight, *waits])
+
+
+def deadline_of(state: State, obstacle: Obstacle, spec: Spec) -> datetime | None:
+    """When a step that machines have to do counts as failed."""
+    started = state.position.started_at
+    return started + spec.rollout.progress_deadline if started and obstacle.has_deadline else None

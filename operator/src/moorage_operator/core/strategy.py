@@ -1,0 +1,71 @@
+"""`spec.rollout` as typed, frozen values: how a new version takes over."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import Literal
+
+import msgspec
+
+from moorage_operator.core import durations
+from moorage_operator.core.struct import Struct
+
+
+class Pause(Struct, frozen=True):
+    """Without a duration it waits for somebody to promote."""
+
+    duration: str | int = ""
+
+    @property
+    def length(self) -> timedelta | None:
+        return durations.parse(self.duration) if self.duration != "" else None
+
+
+class CanaryScale(Struct, frozen=True):
+    """How many pods the canary has, whatever its weight; or again as many as its weight asks for."""
+
+    replicas: int | None = None
+    match_traffic_weight: bool = False
+
+
+class Step(Struct, frozen=True):
+    """Exactly one of them is set."""
+
+    set_weight: int | None = None
+    pause: Pause | None = None
+    set_canary_scale: CanaryScale | None = None
+
+
+class BlueGreen(Struct, frozen=True):
+    auto_promote: bool = True
+    preview_service: bool = True
+
+
+class Rollout(Struct, frozen=True):
+    strategy: Literal["canary", "blueGreen", "recreate"] = "canary"
+    steps: tuple[Step, ...] = ()
+    blue_green: BlueGreen = BlueGreen()
+    progress_deadline_seconds: int = 600
+    scale_down_delay_seconds: int = 30
+    abort_scale_down_delay_seconds: int = 30
+
+    @property
+    def all_steps(self) -> tuple[Step, ...]:
+        """What is written in the spec, or meant by the strategy; taking everything over comes last and is in none."""
+        if self.strategy == "blueGreen":
+            return () if self.blue_green.auto_promote else (Step(set_weight=0), Step(pause=Pause()))
+        return self.steps if self.strategy == "canary" else ()
+
+    @property
+    def progress_deadline(self) -> timedelta:
+        return timedelta(seconds=self.progress_deadline_seconds)
+
+
+TO_THE_END = Step(set_weight=100)
+"""Follows the last step: the canary gets everything, and is promoted when the routers hold that."""
+
+
+def hash_of(steps: tuple[Step, ...]) -> str:
+    """Changed steps begin anew; a step that is written in another way is the same."""
+    return hashlib.sha256(msgspec.json.encode(steps)).hexdigest()[:8]

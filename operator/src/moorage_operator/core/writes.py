@@ -1,0 +1,38 @@
+"""What it takes to make one live object be as it should be: no write at all, if it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from moorage_operator.core import compare
+from moorage_operator.core.actions import Action, Apply, Delete, RestoreTemplate
+from moorage_operator.core.kinds import DEPLOYMENT, Kind, Manifest, ref_of
+from moorage_operator.core.observed import Observed
+
+
+def hold(observed: Observed, manifest: Manifest) -> Iterator[Action]:
+    """Make the live object hold this manifest. A name that somebody else has is left alone."""
+    ref = ref_of(manifest)
+    if ref in observed.taken:
+        return
+    desired = compare.with_hash(manifest)
+    live = observed.children.get(ref)
+    if live is None:
+        yield Apply(desired)
+        return
+    if not compare.holds(desired, live):
+        yield Apply(desired, uid=live["metadata"]["uid"])
+    elif ref.kind is DEPLOYMENT and compare.has_foreign_template_fields(live):
+        yield RestoreTemplate(ref, live["spec"]["template"], manifest["spec"]["template"])
+
+
+def delete(observed: Observed, kind: Kind, name: str) -> Iterator[Action]:
+    live = observed.child(kind, name)
+    if live and not live["metadata"].get("deletionTimestamp"):
+        yield deletion(live)
+
+
+def deletion(live: Manifest) -> Delete:
+    """Of just this object, as it is now."""
+    metadata = live["metadata"]
+    return Delete(ref_of(live), uid=metadata["uid"], resource_version=metadata["resourceVersion"])

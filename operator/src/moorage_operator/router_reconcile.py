@@ -1,0 +1,181 @@
+"""The router of one namespace, from what is to what ought to be; its queue key is the namespace.
+
+What a ModelDeployment wants of the router is in its status (roles, weight, salt). This pass alone writes the ConfigMap that the
+agents follow, and makes the Deployment in which they run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from moorage_operator import errors, ports
+from moorage_operator.core import checks, names, revisions, routing, spec, state
+from moorage_operator.core.actions import Action, Apply, Delete
+from moorage_operator.core.kinds import CONFIG_MAP, DEPLOYMENT, SERVICE, Manifest, Ref, ref_of
+from moorage_operator.core.names import Key, RouterKey
+from moorage_operator.core.observed import Observed
+from moorage_operator.core.platform import RouterSettings
+from moorage_operator.core.router_plan import RouterPlan, unwatched
+from moorage_operator.index import Index
+
+log = logging.getLogger(__name__)
+
+ROLL_AGAIN_SECONDS = 10.0
+"""How soon to look whether another namespace's router has been renewed."""
+
+
+class RouterReconciler:
+    """`wake` is called with each ModelDeployment that has got a port."""
+
+    def __init__(
+        self, *, cluster: ports.Cluster, index: Index, settings: RouterSettings, wake: Callable[[Key], None]
+    ) -> None:
+        self._cluster = cluster
+        self._index = index
+        self._settings = settings
+        self._wake = wake
+        self._rows: dict[Key, tuple[str, int, Manifest | None]] = {}
+        self._unwatched: dict[Ref, Manifest] = {}
+        """ServiceAccount and RoleBinding, as last seen: no watch shows them, and a resync forgets them."""
+
+    def forget(self) -> None:
+        """Look again at what no watch shows."""
+        self._unwatched.clear()
+
+    async def reconcile(self, key: RouterKey) -> float | None:
+        """One pass. Returns in how many seconds another one is wanted, or None."""
+        wanted = self._wanted(key.namespace)
+        if not wanted and not self._is_left_over(key):
+            return None
+        try:
+            return await self._pass(key, wanted)
+        except errors.NamespaceTerminating:
+            log.info("%s: its namespace is being deleted; left alone", key)
+            return None
+
+    def _is_left_over(self, key: RouterKey) -> bool:
+        """Is there a router that nobody asks for? Where there is no ModelDeployment at all, the garbage collector removes it."""
+        return key.namespace in self._index.router_namespaces and bool(self._index.in_namespace(key.namespace))
+
+    async def _pass(self, key: RouterKey, wanted: dict[str, Manifest]) -> float | None:
+        observed = await self._observe(key)
+        config_map = observed.children.get(Ref(CONFIG_MAP, key.namespace, routing.NAME))
+        before = routing.read_ports(config_map, self._addresses(key.namespace))
+        after = routing.allocated(before, wanted)
+        data = routing.data(after, self._rows_of(key.namespace, wanted, after))
+        owners = [self._owner(key.namespace, name) for name in sorted(wanted)]
+        plan = RouterPlan(key.namespace, owners, self._settings, observed)
+        may_roll = not self._someone_rolls(key.namespace)
+        for action in plan.actions(data, may_roll=may_roll):
+            await self._carry_out(action, key)
+        for name in after.of.keys() - (before.of.keys() if config_map else set()):
+            self._wake(Key(key.namespace, name))
+        return None if may_roll else ROLL_AGAIN_SECONDS
+
+    def _wanted(self, namespace: str) -> dict[str, Manifest]:
+        """ModelDeployments that are to be behind the router, or still are."""
+        return {
+            name: manifest
+            for name, manifest in self._index.in_namespace(namespace).items()
+            if not manifest["metadata"].get("deletionTimestamp")
+            and (_asks_for_router(manifest) or routing.port_of(self._address(namespace, name)) is not None)
+        }
+
+    def _address(self, namespace: str, name: str) -> Manifest | None:
+        """The Service of a ModelDeployment."""
+        return self._index.child(Key(namespace, name), Ref(SERVICE, namespace, name))
+
+    def _addresses(self, namespace: str) -> list[Manifest]:
+        found = [self._address(namespace, name) for name in self._index.in_namespace(namespace)]
+        return [service for service in found if service]
+
+    async def _observe(self, key: RouterKey) -> Observed:
+        children = dict(self._index.children(key))
+        for ref in unwatched(key.namespace, self._settings):
+            if ref not in self._unwatched and (live := await self._cluster.get(ref)):
+                self._unwatched[ref] = live
+            if ref in self._unwatched:
+                children[ref] = self._unwatched[ref]
+        owner = revisions.Owner(key.namespace, routing.NAME, "")
+        return Observed(owner=owner, generation=0, children=children)
+
+    def _rows_of(self, namespace: str, wanted: dict[str, Manifest], ports_: routing.Ports) -> dict[str, Manifest]:
+        """Made anew only for what has changed: a namespace may have a thousand."""
+        rows = {}
+        for name, manifest in wanted.items():
+            key, version, port = Key(namespace, name), manifest["metadata"]["resourceVersion"], ports_.of[name]
+            known = self._rows.get(key)
+            if known is None or known[:2] != (version, port):
+                self._rows[key] = known = (version, port, _row(manifest, port) or (known[2] if known else None))
+            if known[2] is not None:
+                rows[name] = known[2]
+        for key in [key for key in self._rows if key.namespace == namespace and key.name not in wanted]:
+            del self._rows[key]
+        return rows
+
+    def _owner(self, namespace: str, name: str) -> revisions.Owner:
+        return revisions.Owner(namespace, name, self._index.in_namespace(namespace)[name]["metadata"]["uid"])
+
+    def _someone_rolls(self, but: str) -> bool:
+        """Is another namespace's router being renewed? One that can't be is not waited for: its old pods go on."""
+        for namespace in self._index.router_namespaces - {but}:
+            deployment = self._index.child(RouterKey(namespace), Ref(DEPLOYMENT, namespace, routing.NAME))
+            if deployment and _is_rolling(deployment):
+                return True
+        return False
+
+    async def _carry_out(self, action: Action, key: RouterKey) -> None:
+        match action:
+            case Apply(manifest, uid):
+                identity = {"uid": uid} if uid else {"resourceVersion": ports.NO_VERSION}
+                wanted = manifest | {"metadata": manifest["metadata"] | identity}
+                if uid and "resourceVersion" in manifest["metadata"]:
+                    wanted["metadata"]["resourceVersion"] = manifest["metadata"]["resourceVersion"]
+                try:
+                    self._remember(await self._cluster.apply(wanted))
+                except errors.Conflict:
+                    await self._find(action.ref)
+                    raise
+            case Delete(ref, uid, resource_version):
+                await self._cluster.delete(ref, uid=uid, resource_version=resource_version)
+                self._index.remove(ref.kind, {"metadata": {"name": ref.name, "namespace": ref.namespace, "uid": uid}})
+        log.info("%s: wrote %s", key, type(action).__name__)
+
+    async def _find(self, ref: Ref) -> None:
+        """It is not as we thought: take up what is there, or say that the name is taken."""
+        live = await self._cluster.get(ref)
+        if live is None:
+            return
+        labels = live["metadata"].get("labels") or {}
+        if labels.get(names.MANAGED_BY) != names.OPERATOR:
+            raise errors.Invalid(
+                f"the {ref} exists and was not made by Moorage: remove it, or use router replicas here"
+            )
+        self._remember(live)
+
+    def _remember(self, live: Manifest) -> None:
+        ref = ref_of(live)
+        if ref in unwatched(ref.namespace, self._settings):
+            self._unwatched[ref] = live
+        else:
+            self._index.put(ref.kind, live)
+
+
+def _asks_for_router(manifest: Manifest) -> bool:
+    return manifest["spec"].get("traffic", {}).get("router", "auto") in spec.BY_HAPROXY
+
+
+def _row(manifest: Manifest, port: int) -> Manifest | None:
+    """None also for a spec that this operator can't read: then the last row stays."""
+    try:
+        return routing.row(spec.parse(manifest), state.read(manifest.get("status", {})), port)
+    except msgspec.ValidationError:
+        return None
+
+
+def _is_rolling(deployment: Manifest) -> bool:
+    gave_up = checks.condition_of(deployment, "Progressing").get("reason") == "ProgressDeadlineExceeded"
+    return not gave_up and not checks.has_available(deployment, deployment["spec"].get("replicas", 1))

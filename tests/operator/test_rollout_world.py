@@ -1,0 +1,247 @@
+"""Rollouts in a whole small world: what callers, pods and the status see from the alias that moves to the version that answers."""
+
+from __future__ import annotations
+
+import pytest
+
+import world
+from moorage_operator.core import names
+from moorage_operator.core.kinds import (
+    AUTOSCALER,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    ROLE_BINDING,
+    SERVICE,
+    SERVICE_ACCOUNT,
+)
+from moorage_operator.core.routing import NAME
+from world import World
+
+ROUTERS = (DEPLOYMENT, DISRUPTION_BUDGET, CONFIG_MAP, SERVICE_ACCOUNT, ROLE_BINDING)
+STEPS = [{"setWeight": 25}, {"pause": {"duration": "1m"}}, {"setWeight": 50}, {"pause": {}}]
+
+
+@pytest.fixture
+async def served() -> World:
+    """Version 3 answers with three pods; version 4 will come by steps."""
+    made = World()
+    made.move_alias("3")
+    made.apply(replicas=4, rollout={"steps": STEPS})
+    await made.settle()
+    return made
+
+
+@pytest.fixture
+async def by_pods(served: World) -> World:
+    """The same, without a router."""
+    served.apply(replicas=3, traffic={"router": "replicas"})
+    await served.settle()
+    return served
+
+
+async def test_a_canary_takes_over_step_by_step(served: World) -> None:
+    served.move_alias("4")
+    await served.settle()
+    assert served.counts() == {"3": 4, "4": 2}
+    assert [{served.version(name): share for name, share in shares.items()} for shares in served.agents.shares()] == [
+        {"3": 75, "4": 25}
+    ] * 2
+    assert served.status["weights"] == {"desired": 25, "applied": 25, "verified": True}
+    assert served.status["pausedUntil"] == "2026-01-01T00:01:00Z"
+    assert served.status["message"] == (
+        "step 2 of 5: 25 % to version 4, the rest to version 3; until 2026-01-01T00:01:00Z"
+    )
+    await served.pass_time(61)
+    assert served.counts() == {"3": 4, "4": 2}
+    assert served.status["phase"] == "Paused"
+    assert served.condition("Ready") == ("False", "Paused")
+    command = f"{names.COMMAND}=promote@{served.revision('4')}/3"
+    assert served.message("Ready").endswith(f"kubectl annotate --overwrite mdep fraud {command}")
+    served.command(command.split("=")[1])
+    await served.settle()
+    assert served.counts() == {"3": 4, "4": 4}
+    assert served.traffic() == "4"
+    assert served.condition("Ready") == ("True", "Promoted")
+    assert [item["result"] for item in served.status["history"]] == ["Promoted", "Promoted"]
+    assert [reason for reason in served.events() if reason == "WeightSet"] == ["WeightSet"] * 3
+
+
+async def test_a_canary_that_loses_its_pods_is_put_back_and_stays_out(served: World) -> None:
+    served.move_alias("4")
+    await served.settle()
+    served.fates["4"] = world.failing("OutOfMemory", "no more memory")
+    served.run_controllers()
+    await served.settle()
+    assert served.traffic() == "3"
+    assert served.condition("Ready") == ("False", "RolledBack")
+    assert served.condition("Available") == ("True", "Serving")
+    assert served.condition("Stalled") == ("True", "RolledBack")
+    assert "no more memory" in served.message("Ready")
+    await served.pass_time(31)
+    assert served.counts() == {"3": 4, "4": 0}
+    del served.fates["4"]
+    await served.pass_time(400)
+    assert served.counts() == {"3": 4, "4": 0}
+    served.command(f"retry@{served.revision('4')}")
+    await served.settle()
+    assert served.status["canary"]["modelVersion"] == "4"
+
+
+async def test_another_version_may_come_after_one_that_was_put_back(served: World) -> None:
+    served.fates["4"] = world.loading
+    served.move_alias("4")
+    await served.settle()
+    await served.pass_time(601)
+    assert served.condition("Ready") == ("False", "RolledBack")
+    served.move_alias("5")
+    await served.settle()
+    assert served.status["canary"]["modelVersion"] == "5"
+    assert "rejected" not in served.status
+
+
+async def test_blue_green_has_a_preview_until_it_takes_over(served: World) -> None:
+    served.apply(rollout={"strategy": "blueGreen", "blueGreen": {"autoPromote": False}})
+    served.move_alias("4")
+    await served.settle()
+    preview = next(item for item in served.all(SERVICE) if item["metadata"]["name"] == "fraud-preview")
+    assert preview["spec"]["selector"][names.REVISION] == served.revision("4")
+    assert served.traffic() == "3"
+    served.command(f"promote@{served.revision('4')}")
+    await served.settle()
+    assert served.traffic() == "4"
+    assert "fraud-preview" not in [item["metadata"]["name"] for item in served.all(SERVICE)]
+
+
+async def test_undo_goes_back_by_the_same_steps_until_the_alias_moves(served: World) -> None:
+    served.apply(rollout={})
+    served.move_alias("4")
+    await served.settle()
+    await served.pass_time(31)
+    served.command(f"undo@{served.revision('3')}")
+    await served.settle()
+    assert served.traffic() == "3"
+    assert served.condition("Ready") == ("True", "Promoted")
+    await served.pass_time(400)
+    assert served.traffic() == "3"
+    served.move_alias("5")
+    await served.settle()
+    assert served.traffic() == "5"
+    assert "undo" not in served.status
+
+
+async def test_no_autoscaler_shrinks_anything_during_a_rollout(served: World) -> None:
+    served.apply(replicas=None, autoscaling={"minReplicas": 2, "maxReplicas": 4}, rollout={"steps": [{"pause": {}}]})
+    served.move_alias("4")
+    await served.settle()
+    assert {item["spec"]["behavior"]["scaleDown"]["selectPolicy"] for item in served.all(AUTOSCALER)} == {"Disabled"}
+    served.command(f"promoteFull@{served.revision('4')}")
+    await served.settle()
+    assert served.autoscaler("4")["behavior"]["scaleDown"]["selectPolicy"] == "Disabled"
+    await served.pass_time(31)
+    assert served.autoscaler("4")["behavior"]["scaleDown"]["selectPolicy"] == "Max"
+
+
+async def test_without_a_router_a_weight_is_what_the_pods_show(by_pods: World) -> None:
+    by_pods.move_alias("4")
+    await by_pods.settle()
+    assert by_pods.counts() == {"3": 3, "4": 1}
+    assert by_pods.traffic() == "3+4"
+    assert by_pods.status["weights"] == {"desired": 25, "applied": 25, "verified": True}
+    by_pods.command(f"abort@{by_pods.revision('4')}")
+    await by_pods.reconcile()
+    assert by_pods.traffic() == "3"
+
+
+async def test_pods_of_a_revision_that_leaves_get_nothing_of_a_split(by_pods: World) -> None:
+    served = by_pods
+    served.apply(rollout={"scaleDownDelaySeconds": 300, "steps": [{"setWeight": 50}, {"pause": {}}]})
+    served.move_alias("4")
+    await served.settle()
+    served.command(f"promote@{served.revision('4')}")
+    await served.settle()
+    served.move_alias("5")
+    await served.settle()
+    assert served.traffic() == "4"
+    assert f"the pods of {served.revision('3')} have to end first" in served.status["message"]
+    await served.pass_time(301)
+    assert served.traffic() == "4+5"
+
+
+async def test_a_new_operator_goes_on_where_the_last_one_ended(served: World) -> None:
+    served.move_alias("4")
+    await served.settle()
+    before = served.status
+    served.cluster.writes.clear()
+    served.restart()
+    await served.settle()
+    assert served.status == before
+    assert not served.cluster.writes
+
+
+async def test_no_weight_counts_as_set_before_all_routers_hold_it(served: World) -> None:
+    slow = next(iter(served.agents.states))
+    served.agents.deaf.add(slow)
+    served.move_alias("4")
+    await served.settle()
+    assert served.status["weights"]["desired"] == 0
+    assert "the routers do not know all pods" in served.status["message"]
+    served.agents.deaf.clear()
+    await served.settle()
+    assert served.status["weights"] == {"desired": 25, "applied": 25, "verified": True}
+
+
+async def test_a_router_that_cannot_be_asked_is_told_and_holds_the_rollout(served: World) -> None:
+    served.agents.silent.add(next(iter(served.agents.states)))
+    served.move_alias("4")
+    await served.settle()
+    assert served.condition("TrafficProgrammed") == ("False", "RouterUnreachable")
+    assert served.condition("Available") == ("True", "Serving")
+    assert served.status["weights"]["desired"] == 0
+    await served.pass_time(601)
+    assert served.condition("Ready") == ("False", "RolledBack")
+    assert served.traffic() == "3"
+
+
+async def test_the_pods_of_an_old_version_stay_until_no_router_uses_it(served: World) -> None:
+    served.apply(rollout={"scaleDownDelaySeconds": 0})
+    served.move_alias("4")
+    served.agents.silent.add("*")
+    await served.settle()
+    assert served.counts()["3"] == 4
+    served.agents.silent.clear()
+    await served.settle()
+    assert served.counts() == {"3": 0, "4": 4}
+
+
+async def test_the_address_moves_to_the_router_when_all_router_pods_know_what_to_do(by_pods: World) -> None:
+    by_pods.agents.deaf.add("*")
+    by_pods.apply(traffic={"router": "haproxy"})
+    await by_pods.settle()
+    assert by_pods.address
+    assert by_pods.address["spec"]["selector"].get(names.REVISION) == by_pods.revision("3")
+    by_pods.agents.deaf.clear()
+    await by_pods.settle()
+    assert by_pods.address["spec"]["selector"][names.APP_COMPONENT] == names.ROUTER
+    assert by_pods.condition("Ready") == ("True", "Promoted")
+
+
+async def test_the_router_goes_with_the_last_model_deployment_behind_it(served: World) -> None:
+    def routers() -> list[str]:
+        return [item["kind"] for kind in ROUTERS for item in served.all(kind) if item["metadata"]["name"] == NAME]
+
+    assert routers() == ["Deployment", "PodDisruptionBudget", "ConfigMap", "ServiceAccount", "RoleBinding"]
+    served.apply(traffic={"router": "replicas"})
+    await served.settle()
+    assert served.traffic() == "3"
+    assert routers() == ["ServiceAccount", "RoleBinding"]
+
+
+async def test_a_new_operator_concludes_nothing_before_it_has_asked_the_routers(served: World) -> None:
+    served.cluster.writes.clear()
+    served.restart()
+    again = await served.reconciler.reconcile(world.KEY)
+    assert again == 1
+    assert not served.cluster.writes
+    await served.settle()
+    assert not served.cluster.writes

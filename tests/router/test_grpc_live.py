@@ -1,0 +1,179 @@
+"""gRPC through a real HAProxy, on the port that HTTP/1.1 has, too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from router_world import Router, a_canary, a_model, a_slice
+
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+
+
+class GrpcPod:
+    """Answers with its revision and the metadata that arrived; `hold` keeps an answer back."""
+
+    def __init__(self, revision: str) -> None:
+        self.revision = revision
+        self.seen: dict[str, str] = {}
+        self.hold: asyncio.Event | None = None
+        self.arrived = asyncio.Event()
+        self._server = grpc.aio.server()
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        handler = grpc.unary_unary_rpc_method_handler(self._infer)
+        stream = grpc.stream_stream_rpc_method_handler(self._stream)
+        methods = {"ModelInfer": handler, "Stream": stream}
+        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(METHOD.split("/")[1], methods)])
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self, grace: float | None = None) -> None:
+        await self._server.stop(grace)
+
+    async def _infer(self, request: bytes, context: Any) -> bytes:
+        self.seen = dict(context.invocation_metadata())
+        self.arrived.set()
+        if self.hold:
+            await self.hold.wait()
+        if request == b"refuse":
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such tensor")
+        return self.revision.encode()
+
+    async def _stream(self, requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield request
+
+
+@asynccontextmanager
+async def pods(router: Router, *revisions: str) -> AsyncIterator[list[GrpcPod]]:
+    found = [GrpcPod(revision) for revision in revisions]
+    try:
+        for pod in found:
+            await pod.start()
+            router.cluster.add(a_slice(pod.revision, {"grpc": pod.port}, number=pod.port))
+        await router.haproxy_has([f"127.0.0.1:{pod.port}" for pod in found])
+        yield found
+    finally:
+        for pod in found:
+            await pod.stop()
+
+
+@asynccontextmanager
+async def channel(router: Router) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{router.port}") as found:
+        yield found
+
+
+async def test_keys_split_as_with_http_and_both_share_a_port(router: Router) -> None:
+    await router.apply(fraud=a_model(router.port, canary=a_canary(3000)))
+    keys = [f"user-{number}" for number in range(400)]
+    async with pods(router, "fraud-v1", "fraud-v2"), channel(router) as connection:
+        call = connection.unary_unary(METHOD)
+        by_grpc = {key: (await call(b"", metadata=[("x-user-id", key)])).decode() for key in keys}
+
+    by_http = {key: answer.pod for key, answer in (await router.ask(keys)).items()}
+    assert by_grpc == by_http
+    assert set(Counter(by_grpc.values())) == {"fraud-v1", "fraud-v2"}
+
+
+async def test_marks_trailers_and_statuses_pass_and_are_counted_as_requests(router: Router) -> None:
+    async with pods(router, "fraud-v1") as (pod,), channel(router) as connection:
+        call = connection.unary_unary(METHOD)
+        await call(b"", metadata=[("x-moorage-arm", "canary")])
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"refuse")
+
+    assert pod.seen["x-moorage-arm"] == "stable"
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "no such tensor")
+    await router.counted("stable", requests=2, bad=0)
+
+
+async def test_a_stream_goes_both_ways(router: Router) -> None:
+    async with pods(router, "fraud-v1"), channel(router) as connection:
+        stream = connection.stream_stream(METHOD.replace("ModelInfer", "Stream"))()
+        for message in (b"a", b"b"):
+            await stream.write(message)
+            assert await stream.read() == message
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
+
+
+async def test_without_a_pod_the_caller_hears_unavailable(router: Router) -> None:
+    async with channel(router) as connection:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await connection.unary_unary(METHOD)(b"")
+
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert caught.value.details() == "no pod of this model can be reached"
+    await router.counted("stable", requests=1, bad=1)
+
+
+async def test_an_arm_without_grpc_pods_is_answered_by_stable(router: Router) -> None:
+    await router.apply(fraud=a_model(router.port, canary=a_canary(10_000)))
+    async with pods(router, "fraud-v1"), channel(router) as connection:
+        assert await connection.unary_unary(METHOD)(b"") == b"fraud-v1"
+
+    await router.counted("fallback", requests=1)
+    await router.counted("canary", requests=0)
+
+
+async def test_a_slow_model_is_deadline_exceeded(router: Router) -> None:
+    await router.apply(fraud=a_model(router.port, timeoutSeconds=1))
+    async with pods(router, "fraud-v1") as (pod,), channel(router) as connection:
+        pod.hold = asyncio.Event()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await connection.unary_unary(METHOD)(b"")
+        pod.hold.set()
+
+    assert caught.value.details() == "the model did not answer in time"
+    await router.counted("stable", requests=1, bad=1)
+
+
+async def test_a_caller_that_gives_up_is_counted_once(router: Router) -> None:
+    async with pods(router, "fraud-v1") as (pod,), channel(router) as connection:
+        pod.hold = asyncio.Event()
+        asked = connection.unary_unary(METHOD)(b"")
+        await pod.arrived.wait()
+        asked.cancel()
+        await router.counted("stable", requests=1, bad=1, canceled=1)
+        pod.hold.set()
+
+
+async def test_a_pod_that_dies_is_counted(router: Router) -> None:
+    async with pods(router, "fraud-v1") as (pod,), channel(router) as connection:
+        pod.hold = asyncio.Event()
+        asked = asyncio.ensure_future(connection.unary_unary(METHOD)(b""))
+        await pod.arrived.wait()
+        await pod.stop()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asked
+
+    assert caught.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    await router.counted("stable", requests=1)
+
+
+async def test_reloads_fail_no_call(router: Router) -> None:
+    async with pods(router, "fraud-v1"), channel(router) as connection:
+        call = connection.unary_unary(METHOD)
+        stop = asyncio.Event()
+
+        async def ask() -> int:
+            count = 0
+            while not stop.is_set():
+                await call(b"")
+                count += 1
+            return count
+
+        asking = [asyncio.create_task(ask()) for _ in range(4)]
+        for seconds in (6, 7, 8):
+            await router.apply(fraud=a_model(router.port, timeoutSeconds=seconds))
+        stop.set()
+        assert sum(await asyncio.gather(*asking)) > 0
