@@ -154,7 +154,9 @@ class World:
         self._answered: set[ModelRef] = set()
         self._asked: set[ModelRef] = set()
         self.resync()
-        self.routers = Routers(self.agents, index=self.index, wake=lambda key: None)
+        self.routers = Routers(
+            self.agents, index=self.index, wake=lambda key: None, clock=lambda: (self.now - START).total_seconds()
+        )
         self.reconciler = Reconciler(
             cluster=self.cluster,
             index=self.index,
@@ -242,7 +244,7 @@ class World:
         """One pass, and another one when the registry has answered what the first one asked."""
         if ROUTER.namespace in self.index.router_namespaces:
             self.routers.look(ROUTER.namespace)
-            list(self.routers._due(0))
+            list(self.routers._due(self.routers._clock()))
             await self.routers._ask(ROUTER.namespace)
         again = await self.reconciler.reconcile(KEY)
         if self._asked:

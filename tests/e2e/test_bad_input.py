@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -480,7 +481,7 @@ def test_it_heals_by_itself_when_the_cause_is_gone(told: dict[str, Told], world:
 
 
 def test_a_quota_without_room_is_told_and_heals(api: Api, operator: Installation) -> None:
-    with a_namespace(api, "moorage-e2e-quota") as place:
+    with a_namespace(api, f"moorage-e2e-{uuid.uuid4().hex[:6]}") as place:
         place.apply(an_object("ResourceQuota", "tight", spec={"hard": {"pods": "0"}}), a_model("crowded"))
         place.wait_for_reason("crowded", "QuotaExceeded", seconds=30)
 

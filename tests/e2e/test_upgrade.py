@@ -60,8 +60,8 @@ def pods(place: Place, operator: Installation) -> Object:
 
 
 def identities(place: Place) -> Object:
-    """uid and restarts of every pod of a model."""
-    found = place.find("pods", "app.kubernetes.io/managed-by=moorage")
+    """uid and restarts of every pod of a model; the routers run the operator's image, and follow it."""
+    found = place.find("pods", "app.kubernetes.io/managed-by=moorage,moorage.dev/deployment")
     return {
         pod["metadata"]["uid"]: sum(item["restartCount"] for item in pod["status"].get("containerStatuses", []))
         for pod in found

@@ -195,6 +195,8 @@ async def test_a_router_that_cannot_be_asked_is_told_and_holds_the_rollout(serve
     served.agents.silent.add(next(iter(served.agents.states)))
     served.move_alias("4")
     await served.settle()
+    assert served.condition("TrafficProgrammed") == ("True", "Programmed"), "one lost answer is no news"
+    await served.pass_time(10)
     assert served.condition("TrafficProgrammed") == ("False", "RouterUnreachable")
     assert served.condition("Available") == ("True", "Serving")
     assert served.status["weights"]["desired"] == 0

@@ -6,8 +6,9 @@ It decides nothing, and it is memory alone: whoever takes over asks anew.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moorage_operator import errors, ports
 from moorage_operator.core import checks, routing
@@ -19,26 +20,57 @@ from moorage_operator.index import Index
 ROUND_SECONDS = 0.2
 CALM_SECONDS = 15.0
 CONCURRENCY = 16
+HURRY_SECONDS = 30.0
+"""For so long a router that has something to take up is asked in every round; what takes longer is asked for every two seconds."""
+PATIENT_SECONDS = 2.0
+SILENT_SECONDS = 8.0
+"""A router that does not answer for so long is unreachable: one lost answer on a busy node is no news."""
 
 
 @dataclass
 class _Router:
     """One namespace's."""
 
-    answers: dict[str, AgentState | str] = field(default_factory=dict)
-    """By pod uid; a string says why there is none."""
+    answers: dict[str, _Answer] = field(default_factory=dict)
+    """By pod uid."""
     asked_at: float = float("-inf")
     is_asked: bool = False
     awaited_by: set[Key] = field(default_factory=set)
+    awaited_since: float = float("-inf")
+
+    def is_due(self, now: float) -> bool:
+        if self.is_asked:
+            return False
+        if self.awaited_by and now - self.awaited_since < HURRY_SECONDS:
+            return True
+        is_silent = any(answer.silent_since is not None for answer in self.answers.values())
+        return now - self.asked_at >= (PATIENT_SECONDS if self.awaited_by or is_silent else CALM_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The last one of a router pod, if it ever gave one; and why there is none now, once it has been silent for long."""
+
+    state: AgentState | None
+    silent_since: float | None = None
+    problem: str = ""
 
 
 class Routers:
     """`view` what is known, `run` to know it. `wake` is called with each key whose view has changed."""
 
-    def __init__(self, agents: ports.Agents, *, index: Index, wake: Callable[[Key], None]) -> None:
+    def __init__(
+        self,
+        agents: ports.Agents,
+        *,
+        index: Index,
+        wake: Callable[[Key], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._agents = agents
         self._index = index
         self._wake = wake
+        self._clock = clock
         self._routers: dict[str, _Router] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._ports: dict[str, tuple[tuple[str, str], routing.Ports]] = {}
@@ -52,10 +84,12 @@ class Routers:
         unreachable = []
         for pod in self._ready_pods(key.namespace):
             answer = router.answers.get(pod["metadata"]["uid"])
-            if isinstance(answer, str):
-                unreachable.append(f"the router {pod['metadata']['name']} {answer}")
+            if answer and answer.problem:
+                unreachable.append(f"the router {pod['metadata']['name']} {answer.problem}")
             else:
-                held[pod["metadata"]["name"]] = routing.held(answer, key.name) if answer else None
+                held[pod["metadata"]["name"]] = (
+                    routing.held(answer.state, key.name) if answer and answer.state else None
+                )
         is_down = not held and not unreachable
         problem = self._problem(key.namespace) if is_down else ""
         return RouterView(self._port(key), held, tuple(unreachable), problem)
@@ -69,6 +103,8 @@ class Routers:
         """Does this ModelDeployment wait for its routers? Then they are asked at once, and often."""
         router = self._routers.setdefault(key.namespace, _Router())
         if by:
+            if key not in router.awaited_by:
+                router.awaited_since = self._clock()
             router.awaited_by.add(key)
         else:
             router.awaited_by.discard(key)
@@ -81,7 +117,7 @@ class Routers:
         """Ask until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                for namespace in self._due(asyncio.get_running_loop().time()):
+                for namespace in self._due(self._clock()):
                     tasks.create_task(self._ask(namespace), name=f"asking the routers of {namespace}")
                 await asyncio.sleep(ROUND_SECONDS)
 
@@ -89,7 +125,7 @@ class Routers:
         known = self._index.router_namespaces
         for namespace in known:
             router = self._routers.setdefault(namespace, _Router())
-            if not router.is_asked and (router.awaited_by or now - router.asked_at >= CALM_SECONDS):
+            if router.is_due(now):
                 router.asked_at, router.is_asked = now, True
                 yield namespace
         for namespace in self._routers.keys() - known:
@@ -101,7 +137,7 @@ class Routers:
         keys = [Key(namespace, name) for name in self._index.in_namespace(namespace)]
         before = {key: self.view(key) for key in keys}
         pods, router = self._ready_pods(namespace), self._routers[namespace]
-        answers = await asyncio.gather(*(self._answer(pod) for pod in pods))
+        answers = await asyncio.gather(*(self._answer(pod, router) for pod in pods))
         router.is_asked = False
         asked = {pod["metadata"]["uid"]: answer for pod, answer in zip(pods, answers, strict=True)}
         is_news = asked.keys() != router.answers.keys()
@@ -110,13 +146,15 @@ class Routers:
             if self.view(key) != before[key] or (is_news and key in router.awaited_by):
                 self._wake(key)
 
-    async def _answer(self, pod: Manifest) -> AgentState | str:
+    async def _answer(self, pod: Manifest, router: _Router) -> _Answer:
         address = pod.get("status", {}).get("podIP", "")
         async with self._slots:
             try:
-                return await self._agents.state(address)
+                return _Answer(await self._agents.state(address))
             except errors.AgentUnreachable as error:
-                return str(error)
+                before, now = router.answers.get(pod["metadata"]["uid"], _Answer(None)), self._clock()
+                since = now if before.silent_since is None else before.silent_since
+                return _Answer(before.state, since, str(error) if now - since >= SILENT_SECONDS else "")
 
     def _ready_pods(self, namespace: str) -> list[Manifest]:
         return [pod for pod in self._index.pods(RouterKey(namespace)) if checks.is_ready(pod)]
