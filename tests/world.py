@@ -154,9 +154,7 @@ class World:
         self._answered: set[ModelRef] = set()
         self._asked: set[ModelRef] = set()
         self.resync()
-        self.routers = Routers(
-            self.agents, index=self.index, wake=lambda key: None, clock=lambda: (self.now - START).total_seconds()
-        )
+        self.routers = Routers(self.agents, index=self.index, wake=lambda key: None, clock=self.seconds)
         self.reconciler = Reconciler(
             cluster=self.cluster,
             index=self.index,
@@ -171,6 +169,9 @@ class World:
             settings=RouterSettings("moorage/operator:1", cluster_role="moorage-router"),
             wake=lambda key: None,
         )
+
+    def seconds(self) -> float:
+        return (self.now - START).total_seconds()
 
     def resync(self) -> None:
         """A live LIST of everything, as the operator makes from time to time."""
