@@ -98,7 +98,8 @@ def metrics_table(registry: CollectorRegistry, but: Collection[str] = ()) -> str
     """Every metric with its labels, `but` those that all have."""
     rows = []
     for collector in registry._collector_to_names:  # noqa: SLF001 - collect() leaves out labels that have no value yet
-        assert isinstance(collector, MetricWrapperBase)  # noqa: S101 - for the type checker
+        if not isinstance(collector, MetricWrapperBase):
+            continue  # the standard metrics of a process
         family, labels = next(iter(collector.describe())), collector._labelnames  # noqa: SLF001 - the only place of them
         name = f"{family.name}_total" if family.type == "counter" else family.name
         shown = ", ".join(f"`{label}`" for label in labels if label not in but)

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from fake_cluster import FakeCluster
+from fake_traffic import FakeTraffic
 from moorage_operator import errors
 from moorage_operator.core import names, routing
 from moorage_operator.core.kinds import (
@@ -39,6 +40,7 @@ from moorage_operator.core.registry import ModelRef, ModelVersion
 from moorage_operator.core.routing import AgentState
 from moorage_operator.handlers import WATCHED
 from moorage_operator.index import Index
+from moorage_operator.meter import Meter
 from moorage_operator.reconcile import Reconciler
 from moorage_operator.router_reconcile import RouterReconciler
 from moorage_operator.routers import Routers
@@ -93,11 +95,36 @@ class FakeAgents:
         """Pods whose agents take nothing up; "*" is all of them."""
         self.silent: set[str] = set()
         """Pods whose agents do not answer."""
+        self.queries: dict[str, float] = {}
+        """What Prometheus says."""
+        self.traffic = FakeTraffic()
+        """What the first of them has counted."""
 
     async def state(self, address: str) -> AgentState:
         if address in self.silent or "*" in self.silent:
             raise errors.AgentUnreachable("does not answer")
-        return self.states.get(address, AgentState())
+        state = self.states.get(address, AgentState())
+        if address != min(self.states, default=""):
+            return state
+        stored = msgspec.to_builtins(state)
+        for model in stored["models"].values():
+            model["counters"] = self.traffic.by_arm
+        return msgspec.convert(stored, AgentState)
+
+    async def metrics(self, address: str) -> str:
+        """Of a model pod; the first of a revision has counted everything."""
+        of_pods = {
+            pod["metadata"]["name"]: pod["metadata"]["labels"].get(names.REVISION) for pod in self.world.all(POD)
+        }
+        revision = of_pods[address]
+        firsts = [name for name, other in of_pods.items() if other == revision]
+        return self.traffic.exposition(revision) if address == min(firsts) else ""
+
+    async def value(self, query: str) -> float:
+        """Of Prometheus."""
+        if query not in self.queries:
+            raise errors.QueryFailed("the query gives 0 series, and not one")
+        return self.queries[query]
 
     def look(self) -> None:
         config_map = next(
@@ -155,11 +182,20 @@ class World:
         self._asked: set[ModelRef] = set()
         self.resync()
         self.routers = Routers(self.agents, index=self.index, wake=lambda key: None, clock=self.seconds)
+        self.meter = Meter(
+            agents=self.agents,
+            runtimes=self.agents,
+            prometheus=self.agents,
+            index=self.index,
+            wake=lambda key: None,
+            clock=lambda: self.now,
+        )
         self.reconciler = Reconciler(
             cluster=self.cluster,
             index=self.index,
             answers=self,
             routers=self.routers,
+            meter=self.meter,
             platform=self.platform,
             clock=lambda: self.now,
         )
@@ -233,11 +269,11 @@ class World:
     async def settle(self, *, rounds: int = 30, after_a_pass: Callable[[], None] = lambda: None) -> None:
         """Let the operator and the controllers act in turn until nothing changes any more."""
         for _ in range(rounds):
-            before = self.cluster._revision, self.agents.states
+            before = self.cluster._revision, self.agents.states, repr(self.meter._rollouts)
             await self.reconcile()
             after_a_pass()
             self.run_controllers()
-            if (self.cluster._revision, self.agents.states) == before:
+            if (self.cluster._revision, self.agents.states, repr(self.meter._rollouts)) == before:
                 return
         raise AssertionError("the world does not come to rest")
 
@@ -247,6 +283,8 @@ class World:
             self.routers.look(ROUTER.namespace)
             list(self.routers._due(self.routers._clock()))
             await self.routers._ask(ROUTER.namespace)
+        for key, rollout in list(self.meter._due()):
+            await self.meter._look(key, rollout)
         again = await self.reconciler.reconcile(KEY)
         if self._asked:
             self._answered |= self._asked

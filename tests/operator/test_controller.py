@@ -30,11 +30,17 @@ FRAUD: Manifest = {
 }
 
 
-class NoAgents:
-    """No router has anything to say."""
+class Nobody:
+    """No router, no pod and no Prometheus has anything to say."""
 
     async def state(self, address: str) -> AgentState:
         return AgentState()
+
+    async def metrics(self, address: str) -> str:
+        return ""
+
+    async def value(self, query: str) -> float:
+        return 0.0
 
 
 def a_controller(cluster: FakeCluster, metrics: Metrics) -> Controller:
@@ -42,7 +48,13 @@ def a_controller(cluster: FakeCluster, metrics: Metrics) -> Controller:
     registry = FakeRegistry()
     registry.set_alias("detector", "champion", registry.register("detector"))
     controller = Controller(
-        cluster=cluster, registries={"default": registry}, agents=NoAgents(), settings=SETTINGS, metrics=metrics
+        cluster=cluster,
+        registries={"default": registry},
+        agents=Nobody(),
+        runtimes=Nobody(),
+        prometheus=Nobody(),
+        settings=SETTINGS,
+        metrics=metrics,
     )
 
     def hear(happening: str, manifest: Manifest) -> None:

@@ -75,7 +75,7 @@ def test_what_is_safe_can_turn_out_to_be_harm_later() -> None:
 
 def test_more_guards_ask_for_more_evidence_each() -> None:
     ticks = [Tick(100, 6, 900, 9)]
-    one, four = (guards.alpha_of_each(0.01, [ERRORS] * count) for count in (1, 4))
+    one, four = (guards.alpha_of_each(0.01, count) for count in (1, 4))
 
     assert (one, four) == (0.01, 0.0025)
     assert after(ERRORS, *ticks, alpha=0.2).verdict is Verdict.HARM

@@ -119,6 +119,9 @@ registries:
 {{- end }}
 policy:
   {{- toYaml .Values.policy | nindent 2 }}
+{{- with .Values.prometheus.url }}
+prometheusURL: {{ . | quote }}
+{{- end }}
 fetchResources:
   {{- include "moorage.amounts" .Values.models.fetchResources | nindent 2 }}
 router:

@@ -16,9 +16,12 @@ from pathlib import Path
 import kopf
 
 from moorage_operator import election, errors, handlers, ports, settings, telemetry
-from moorage_operator.adapters import agents as agents_adapter
 from moorage_operator.adapters import cluster as cluster_adapter
+from moorage_operator.adapters import web
+from moorage_operator.adapters.agents import HttpAgents
+from moorage_operator.adapters.prometheus import HttpPrometheus
 from moorage_operator.adapters.registry import MlflowRegistry, RegistryDeclaration
+from moorage_operator.adapters.runtimes import HttpRuntimes
 from moorage_operator.controller import Controller
 from moorage_operator.core import schema
 from moorage_operator.core.kinds import CRD, LEASE, Ref
@@ -48,12 +51,18 @@ async def _run(chosen: settings.Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         fence = vote.check if vote else _no_fence
         connected = await stack.enter_async_context(_connect(chosen, fence=fence, observe=observe))
-        agents = await stack.enter_async_context(agents_adapter.connect())
+        session = await stack.enter_async_context(web.connect())
         registries = _registries(chosen, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         for registry in registries.values():
             stack.callback(registry.close)
         controller = Controller(
-            cluster=connected, registries=registries, agents=agents, settings=chosen, metrics=metrics
+            cluster=connected,
+            registries=registries,
+            agents=HttpAgents(session),
+            runtimes=HttpRuntimes(session),
+            prometheus=HttpPrometheus(session, chosen.prometheus_url),
+            settings=chosen,
+            metrics=metrics,
         )
         state = _State(controller)
         runner = await telemetry.serve(chosen.port, metrics, healthy=controller.problem, ready=state.not_ready)

@@ -16,6 +16,7 @@ from moorage_operator.core.kinds import MODEL_DEPLOYMENT, POD, Kind, Manifest
 from moorage_operator.core.names import Key, RouterKey
 from moorage_operator.handlers import WATCHED
 from moorage_operator.index import AnyKey, Index
+from moorage_operator.meter import Meter
 from moorage_operator.pollers import Pollers
 from moorage_operator.reconcile import Reconciler
 from moorage_operator.router_reconcile import RouterReconciler
@@ -42,6 +43,8 @@ class Controller:
         cluster: ports.Cluster,
         registries: Mapping[str, ports.Registry],
         agents: ports.Agents,
+        runtimes: ports.Runtimes,
+        prometheus: ports.Prometheus,
         settings: Settings,
         metrics: Metrics,
     ) -> None:
@@ -60,11 +63,15 @@ class Controller:
             observe=lambda name, seconds, outcome: metrics.registry_seconds.labels(name, outcome).observe(seconds),
         )
         self._routers = Routers(agents, index=self.index, wake=self.queue.add)
+        self._meter = Meter(
+            agents=agents, runtimes=runtimes, prometheus=prometheus, index=self.index, wake=self.queue.add
+        )
         self._reconciler = Reconciler(
             cluster=cluster,
             index=self.index,
             answers=self._pollers,
             routers=self._routers,
+            meter=self._meter,
             platform=settings.platform(),
         )
         self._router_reconciler = RouterReconciler(
@@ -94,6 +101,7 @@ class Controller:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pollers.run(), name="pollers")
             tasks.create_task(self._routers.run(), name="routers")
+            tasks.create_task(self._meter.run(), name="meter")
             tasks.create_task(self._keep_in_sync(), name="resync")
             tasks.create_task(
                 self.queue.run(self._settings.workers, self._reconcile, failed=self._failed), name="workers"

@@ -11,6 +11,8 @@ OperatorError
 │   ├── Throttled            429: slow down, with the server's `retry_after` seconds
 │   └── Unreachable          5xx, refused, reset, timed out: try again later
 ├── AgentUnreachable         the agent of one router did not answer as it should
+├── RuntimeUnreachable       a model pod did not tell its metrics
+├── QueryFailed              Prometheus gave no number
 ├── LeadershipLost           this process may not write any more
 ├── RouterError              the router's agent can't do what is wanted; HAProxy goes on with what it has
 │   ├── CommandRefused       HAProxy took a command and said no
@@ -77,6 +79,14 @@ class Unreachable(ClusterError):
 
 class AgentUnreachable(OperatorError):
     """The message follows the name of the pod."""
+
+
+class RuntimeUnreachable(OperatorError):
+    """The message follows the name of the pod."""
+
+
+class QueryFailed(OperatorError):
+    """The message says why, to whoever wrote the query."""
 
 
 class LeadershipLost(OperatorError):

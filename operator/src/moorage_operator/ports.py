@@ -94,6 +94,20 @@ class Agents(Protocol):
         """What the router at that IP address holds now; `errors.AgentUnreachable` if it can't be told."""
 
 
+class Runtimes(Protocol):
+    """The model pods. Read only."""
+
+    async def metrics(self, address: str) -> str:
+        """What the pod at that IP address has counted, in the text format of Prometheus; else `errors.RuntimeUnreachable`."""
+
+
+class Prometheus(Protocol):
+    """A Prometheus of the platform, for guards that ask one."""
+
+    async def value(self, query: str) -> float:
+        """The one number that the query gives now; `errors.QueryFailed` if there is none."""
+
+
 class Registry(Protocol):
     """All I/O with one MLflow registry. Raises `errors.RegistryError` (a subclass) and nothing else."""
 

@@ -17,7 +17,8 @@ import msgspec
 
 from moorage_operator import errors, ports
 from moorage_operator.core import decide, events, names, revisions, spec, status
-from moorage_operator.core.actions import Action, Apply, Decision, Delete, HandOverReplicas, RestoreTemplate
+from moorage_operator.core.actions import Action, Apply, Decision, Delete, HandOverReplicas, Measure, RestoreTemplate
+from moorage_operator.core.counted import Sample
 from moorage_operator.core.kinds import CHILDREN, MODEL_DEPLOYMENT, POD, Manifest, Ref, ref_of
 from moorage_operator.core.names import Key
 from moorage_operator.core.observed import Answer, Observed
@@ -58,6 +59,16 @@ class Routers(Protocol):
         """Whether this ModelDeployment waits for its routers; then they are asked often."""
 
 
+class Meter(Protocol):
+    """What routers and runtimes count while a rollout is judged (`meter.Meter`)."""
+
+    def sample(self, key: Key) -> Sample | None:
+        """What happened since the look that was heeded last."""
+
+    def measure(self, key: Key, wanted: Measure | None, *, heeded: Sample | None) -> None:
+        """What to count from now on; `heeded` is the sample whose consequences are in the status."""
+
+
 class Refused(Exception):
     """The API server does not take a child as the spec wants it."""
 
@@ -93,6 +104,7 @@ class Reconciler:
         index: Index,
         answers: Answers,
         routers: Routers,
+        meter: Meter,
         platform: Platform,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -100,6 +112,7 @@ class Reconciler:
         self._index = index
         self._answers = answers
         self._routers = routers
+        self._meter = meter
         self._platform = platform
         self._clock = clock
 
@@ -109,6 +122,7 @@ class Reconciler:
         manifest = self._index.model_deployment(key)
         if manifest is None or manifest["metadata"].get("deletionTimestamp"):
             self._routers.awaited(key, by=False)
+            self._meter.measure(key, None, heeded=None)
             return None
         if not self._routers.has_asked(key.namespace):
             # What was said of the routers stands until they have been asked: a process that has just begun knows nothing of them.
@@ -142,6 +156,7 @@ class Reconciler:
             raise refusal.cause from refusal
         await self._tell(observed, decision)
         self._routers.awaited(key, by=decision.awaits_routers)
+        self._meter.measure(key, decision.measure, heeded=observed.sample)
         return (decision.look_again_at - now).total_seconds() if decision.look_again_at else None
 
     async def _settle(self, key: Key, now: datetime, looked: Looked) -> tuple[Spec, Observed, Decision]:
@@ -178,6 +193,7 @@ class Reconciler:
             command=(metadata.get("annotations") or {}).get(names.COMMAND, ""),
             router=self._routers.view(key),
             answer=answer,
+            sample=self._meter.sample(key),
             children={ref: child for ref, child in known.items() if ref not in taken},
             pods=self._index.pods(key),
             taken=taken,

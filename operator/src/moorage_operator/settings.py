@@ -61,6 +61,8 @@ class Settings(_Section, frozen=True):
     router: RouterSection
     registries: tuple[RegistrySettings, ...] = ()
     policy: PolicySettings = PolicySettings()
+    prometheus_url: str = msgspec.field(name="prometheusURL", default="")
+    """Where guards with a query of their own ask."""
     fetch_resources: dict[str, dict[str, str]] = {}
     drain_seconds: int = 5
     termination_grace_period_seconds: int = 60

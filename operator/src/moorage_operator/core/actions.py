@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from moorage_operator.core.kinds import Manifest, Ref, ref_of
 from moorage_operator.core.reasons import Reason
@@ -60,6 +61,20 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What to count for the analysis of a rollout."""
+
+    revisions: tuple[str, ...]
+    queries: Mapping[str, str]
+    """For Prometheus, by guard."""
+    interval: timedelta
+    at_once: bool
+    """Look now, and not only when the interval is over."""
+    is_cut: bool
+    """Forget what was counted so far: the routers did something else, or the canary was just warming up."""
+
+
+@dataclass(frozen=True)
 class Decision:
     """All that one pass does: the writes in order, then events, then the whole status; and when to look again, by the clock."""
 
@@ -69,3 +84,4 @@ class Decision:
     look_again_at: datetime | None = None
     awaits_routers: bool = False
     """Do routers still have to take something up? Then they are asked more often."""
+    measure: Measure | None = None

@@ -18,10 +18,10 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from moorage_operator.core import rollout, steps
+from moorage_operator.core import judging, rollout, steps
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.state import Command, Result, State, Undo
-from moorage_operator.core.steps import World
+from moorage_operator.core.waiting import World
 
 _FORM = re.compile(r"(?P<verb>[A-Za-z]+)@(?P<revision>[a-z0-9-]{1,63})(/(?P<step>[0-9]{1,3}))?(\.[0-9]{1,20})?")
 MAX_LENGTH = 256
@@ -67,7 +67,8 @@ def _promote(order: Order, state: State, world: World) -> State:
     index, all_steps = state.position.index, steps.of(world.spec, state)
     if order.step is not None and order.step != index:
         raise Refusal(f"{order.revision} is at step {index}, not at step {order.step}")
-    if all_steps[index].pause is None:
+    waits = judging.obstacle(state, all_steps[index], all_steps[index + 1 :], world)
+    if not (all_steps[index].pause or all_steps[index].analysis or waits):
         raise Refusal(f"{order.revision} is not at a pause: promoteFull@{order.revision} skips all steps")
     return state.moved(index=index + 1, started_at=world.now)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from moorage_operator.core import checks, names, scaling, steps, traffic
+from moorage_operator.core import checks, judging, names, scaling, steps, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import DEPLOYMENT, SERVICE
 from moorage_operator.core.reasons import STILL_WAITING, Problem, Reason
 from moorage_operator.core.routing import RouterView
 from moorage_operator.core.state import Rejected, Role
-from moorage_operator.core.steps import WaitsFor
+from moorage_operator.core.waiting import WaitsFor
+
+_STILL_ANSWERING = (Reason.ROUTER_UNREACHABLE, Reason.SAMPLE_RATIO_MISMATCH)
 
 
 def all_of(facts: Facts) -> list[Condition]:
@@ -68,6 +70,9 @@ def traffic_programmed(facts: Facts) -> Condition:
     wanted = traffic.wanted(facts.state)
     if not wanted:
         return Condition("TrafficProgrammed", "Unknown", Reason.PENDING, "there is no revision to send traffic to yet")
+    alarm = judging.alarm(facts.state, facts.world)
+    if alarm:
+        return Condition("TrafficProgrammed", "False", Reason.SAMPLE_RATIO_MISMATCH, alarm.message)
     shares = ", ".join(f"{share:g} % to {revision}" for revision, share in wanted.items())
     if facts.world.routed.split == wanted:
         return Condition("TrafficProgrammed", "True", Reason.PROGRAMMED, f"the address sends {shares}")
@@ -93,7 +98,7 @@ def is_available(facts: Facts) -> Condition:
     target = facts.state.stable or facts.state.canary
     ready = traffic.ready_pods(facts.observed, target.revision) if target else 0
     programmed = traffic_programmed(facts)
-    if programmed.status == "False" and programmed.reason is not Reason.ROUTER_UNREACHABLE:
+    if programmed.status == "False" and programmed.reason not in _STILL_ANSWERING:
         return Condition("Available", "False", programmed.reason, programmed.message)
     if facts.world.is_behind_router and not facts.observed.router.has_pods:
         return Condition("Available", "False", Reason.ROUTER_UNAVAILABLE, "no pod of the namespace's router is ready")

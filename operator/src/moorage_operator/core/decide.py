@@ -9,6 +9,7 @@ from moorage_operator.core import (
     commands,
     conditions,
     events,
+    judging,
     revisions,
     rollout,
     scaling,
@@ -29,7 +30,7 @@ from moorage_operator.core.revisions import Revision
 from moorage_operator.core.rollout import Progress, Wanted
 from moorage_operator.core.spec import Spec
 from moorage_operator.core.state import State
-from moorage_operator.core.steps import WaitsFor, World
+from moorage_operator.core.waiting import WaitsFor, World
 
 _NOT_ASKED = (Reason.REGISTRY_NOT_DECLARED, Reason.POLICY_DENIED)
 """Problems for which no registry is asked. Else nothing is written before it has answered this process: what the process before
@@ -65,6 +66,7 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
         told,
         _look_again_at(progress, world),
         awaits_routers=awaits and spec.traffic.by_haproxy,
+        measure=None if is_held else judging.measure(after, obstacle, world),
     )
 
 
@@ -182,6 +184,8 @@ def _look_again_at(progress: Progress, world: World) -> datetime | None:
         return None
     after, obstacle = progress.state, progress.obstacle
     moments = [role.scale_down_at for role in after.leaving]
+    if after.canary:
+        moments.append(judging.begins_at(after.measured, world.spec))
     if obstacle:
         moments += [obstacle.until, steps.deadline_of(after, obstacle, world.spec)]
     if world.spec.autoscaling:

@@ -12,7 +12,7 @@ from moorage_operator.core.registry import ModelVersion
 from moorage_operator.core.rollout import Progress
 from moorage_operator.core.spec import Spec
 from moorage_operator.core.state import State
-from moorage_operator.core.steps import World
+from moorage_operator.core.waiting import World
 
 Truth = Literal["True", "False", "Unknown"]
 

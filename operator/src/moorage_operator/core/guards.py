@@ -7,7 +7,6 @@ opposite: with little traffic there is evidence for neither.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -21,6 +20,12 @@ BETA = 0.05
 """How often a canary that is just not safe may be taken for safe."""
 
 SAFE_BOUND = math.log(1 / BETA)
+
+SAFE_FEEDBACK_RATIO = 1.5
+"""Odds ratio below which a canary's answers count as no worse than stable's."""
+
+MOST_LOG = 30.0
+"""E-values are shown up to there: no number of requests makes a status longer."""
 
 MOST_TIMES = 1000.0
 """As far as a forecast goes."""
@@ -52,6 +57,11 @@ class State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     harm: Logs = ()
     safe: Logs = ()
     dispersion: float = 1.0
+    threshold: float | None = None
+    """Seconds, of a guard that counts what took longer."""
+    canary_only_wrong: int = 0
+    stable_only_wrong: int = 0
+    """Of requests that both answered, and of which just one answer was right."""
 
 
 class Test(Protocol):
@@ -95,11 +105,22 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Paired:
+    """Against "where just one of the two is right, it is as often the canary". The sums hold all that its products would."""
+
+    def grown(self, products: Logs, tick: Tick, dispersion: float) -> Logs:
+        return ()
+
+    def log_e(self, state: State, products: Logs) -> float:
+        return evidence.paired(state.canary_only_wrong, state.stable_only_wrong)
+
+
+@dataclass(frozen=True)
 class Guard:
-    """`safe` may be shown by the mean of several e-values, which is one, too. At most one of them compares the arms."""
+    """What has several tests is shown by the mean of their e-values, which is one, too. At most one of them compares the arms."""
 
     name: str
-    harm: Test
+    harm: tuple[Test, ...]
     safe: tuple[Test, ...]
     event: str
     """What is counted, in a sentence about "12 of 812"."""
@@ -122,46 +143,62 @@ def errors(name: str, *, tolerate: float, max_odds_ratio: float, max_rate: float
         OddsRatio(max_odds_ratio, evidence.safe_alternatives(max_odds_ratio)),
         Rate(max_rate, evidence.safe_rates(max_rate)),
     )
-    return Guard(name, OddsRatio(tolerate, evidence.harm_alternatives(tolerate)), safe, "failed")
+    return Guard(name, (OddsRatio(tolerate, evidence.harm_alternatives(tolerate)),), safe, "failed")
 
 
 def latency(name: str, *, quantile: float, seconds: float) -> Guard:
     """Requests that took longer than `seconds`, of which there may be 1 - quantile."""
     share = 1 - quantile
     harm = OddsRatio(1.0, evidence.harm_alternatives(1.0))
-    return Guard(name, harm, (Rate(share, evidence.safe_rates(share)),), f"took longer than {seconds:g} s")
+    return Guard(name, (harm,), (Rate(share, evidence.safe_rates(share)),), f"took longer than {seconds:g} s")
 
 
 def disagreement(name: str, *, maximum: float) -> Guard:
     """Shadowed requests that the canary answered unlike stable."""
     harm = Rate(maximum, evidence.harm_rates(maximum))
-    return Guard(name, harm, (Rate(maximum, evidence.safe_rates(maximum)),), "were answered unlike stable")
+    return Guard(name, (harm,), (Rate(maximum, evidence.safe_rates(maximum)),), "were answered unlike stable")
 
 
-def observe(guard: Guard, state: State, tick: Tick) -> State:
-    """The state with one more tick."""
-    safe = [found for test in guard.safe if (found := test.grown(state.safe, tick, state.dispersion))]
-    return State(
+def feedback(name: str, *, margin: float) -> Guard:
+    """Answers that callers said were wrong. Where both versions answered the same request, their pairs say far more."""
+    null = 1 + margin
+    harm = (OddsRatio(null, evidence.harm_alternatives(null)), Paired())
+    limit = SAFE_FEEDBACK_RATIO
+    return Guard(name, harm, (OddsRatio(limit, evidence.safe_alternatives(limit)),), "were wrong")
+
+
+def observe(guard: Guard, state: State, tick: Tick, *, canary_only_wrong: int = 0, stable_only_wrong: int = 0) -> State:
+    """The state with one more tick, and the pairs of answers that were judged in it."""
+    return msgspec.structs.replace(
+        state,
         canary_requests=state.canary_requests + tick.canary_requests,
         canary_bad=state.canary_bad + tick.canary_bad,
         stable_requests=state.stable_requests + tick.stable_requests,
         stable_bad=state.stable_bad + tick.stable_bad,
-        harm=guard.harm.grown(state.harm, tick, state.dispersion),
-        safe=safe[0] if safe else (),
-        dispersion=state.dispersion,
+        harm=_grown(guard.harm, state.harm, tick, state.dispersion),
+        safe=_grown(guard.safe, state.safe, tick, state.dispersion),
+        canary_only_wrong=state.canary_only_wrong + canary_only_wrong,
+        stable_only_wrong=state.stable_only_wrong + stable_only_wrong,
     )
 
 
-def find(guard: Guard, state: State, *, alpha: float) -> Finding:
-    """`alpha` is this guard's share of the false rollbacks."""
-    harm, safe = guard.harm.log_e(state, state.harm), _log_safe(guard, state)
-    if harm >= math.log(1 / alpha):
+def _grown(tests: tuple[Test, ...], products: Logs, tick: Tick, dispersion: float) -> Logs:
+    """Of the one test that compares the arms, if there is one."""
+    return next((found for test in tests if (found := test.grown(products, tick, dispersion))), ())
+
+
+def find(guard: Guard, state: State, *, alpha: float, is_broken: bool = False) -> Finding:
+    """`alpha` is this guard's share of the false rollbacks; what is obviously broken needs no evidence."""
+    harm, safe = _log_mean(guard.harm, state, state.harm), _log_safe(guard, state)
+    bound = math.log(1 / alpha)
+    if is_broken or harm >= bound:
         verdict = Verdict.HARM
     elif safe >= SAFE_BOUND:
         verdict = Verdict.SAFE
     else:
         verdict = Verdict.CONTINUE if state.canary_requests else Verdict.NO_TRAFFIC
-    return Finding(guard.name, verdict, harm, safe, _sentence(guard, state, verdict))
+    message = f"{_sentence(guard, state, verdict)} (evidence of harm {in_short(harm)}, {in_short(bound)} would do)"
+    return Finding(guard.name, verdict, harm, safe, message)
 
 
 def is_obviously_broken(tick: Tick) -> bool:
@@ -172,20 +209,29 @@ def is_obviously_broken(tick: Tick) -> bool:
     return tick.stable_bad < canary / 2 * tick.stable_requests or not tick.stable_requests
 
 
-def alpha_of_each(alpha: float, guards: Sequence[Guard]) -> float:
+def alpha_of_each(alpha: float, guards: int) -> float:
     """All guards together put a good canary back with a probability of at most `alpha`."""
-    return alpha / max(1, len(guards))
+    return alpha / max(1, guards)
+
+
+def in_short(log_e: float) -> str:
+    """An e-value in three digits."""
+    return f"{math.exp(min(log_e, MOST_LOG)):.3g}"
 
 
 def _log_safe(guard: Guard, state: State) -> float:
-    return evidence.log_e(tuple(test.log_e(state, state.safe) for test in guard.safe))
+    return _log_mean(guard.safe, state, state.safe)
+
+
+def _log_mean(tests: tuple[Test, ...], state: State, products: Logs) -> float:
+    return evidence.log_e(tuple(test.log_e(state, products) for test in tests))
 
 
 def _sentence(guard: Guard, state: State, verdict: Verdict) -> str:
     if verdict is Verdict.NO_TRAFFIC:
         return "no request has been judged yet"
     seen = f"{_share(state.canary_bad, state.canary_requests)} {guard.event}"
-    if isinstance(guard.harm, OddsRatio):
+    if isinstance(guard.harm[0], OddsRatio):
         seen += f", at stable {_share(state.stable_bad, state.stable_requests)}"
     if verdict is Verdict.HARM:
         return f"{seen}: worse"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from moorage_operator.core import names, revisions
+from moorage_operator.core.counted import Sample
 from moorage_operator.core.kinds import CONTROLLER_REVISION, DEPLOYMENT, Kind, Manifest, Ref
 from moorage_operator.core.reasons import Problem
 from moorage_operator.core.registry import ModelVersion
@@ -33,6 +34,8 @@ class Observed:
     router: RouterView = field(default_factory=RouterView)
     """The namespace's router, as far as this ModelDeployment goes."""
     answer: Answer | None = None
+    sample: Sample | None = None
+    """What routers and runtimes have counted since the last look, if a rollout is judged by it."""
     children: Mapping[Ref, Manifest] = field(default_factory=dict)
     pods: tuple[Manifest, ...] = ()
     taken: Mapping[Ref, str] = field(default_factory=dict)

@@ -78,6 +78,9 @@ class Reason(StrEnum):
     ROLLED_BACK = "RolledBack"
     CANARY_LOST = "CanaryLost"
     CANARY_CRASHES = "CanaryCrashes"
+    ANALYSIS_FAILED = "AnalysisFailed"
+    INCONCLUSIVE = "Inconclusive"
+    SAMPLE_RATIO_MISMATCH = "SampleRatioMismatch"
     AUTOSCALER_WITHOUT_METRICS = "AutoscalerWithoutMetrics"
     AUTOSCALER_FAILED = "AutoscalerFailed"
     # Events only.
@@ -269,6 +272,18 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "A canary that had requests lost all of its ready pods, and was put back.", "See the message, then `retry`."
     ),
     Reason.CANARY_CRASHES: Explanation("A canary that had requests kept crashing, and was put back.", _LOGS),
+    Reason.ANALYSIS_FAILED: Explanation(
+        "A guard of the rollout's analysis showed that the canary is worse than stable, and it was put back.",
+        "Read `status.analysis`: what was seen, and how sure it is.",
+    ),
+    Reason.INCONCLUSIVE: Explanation(
+        "The canary was put back because it could not be judged within rollout.analysis.timeoutSeconds.",
+        "Send it more traffic, ask for fewer requests, or set onInconclusive; then `retry`.",
+    ),
+    Reason.SAMPLE_RATIO_MISMATCH: Explanation(
+        "The requests are not divided as the routers say; the rollout stays where it is.",
+        "Abort it, and look at what is between the callers and the router.",
+    ),
     Reason.REVISION_CREATED: Explanation("Event: a revision was made and its pods are starting.", _WAIT),
     Reason.REVISION_RETIRED: Explanation("Event: a revision's pods end.", _WAIT),
     Reason.DRIFT_REPAIRED: Explanation(

@@ -14,12 +14,12 @@ import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 
-from moorage_operator.core import checks, steps, traffic
+from moorage_operator.core import checks, judging, steps, traffic
 from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
-from moorage_operator.core.state import Position, Rejected, Result, Role, State
-from moorage_operator.core.steps import Obstacle, WaitsFor, World
+from moorage_operator.core.state import Measured, Position, Rejected, Result, Role, State
+from moorage_operator.core.waiting import Obstacle, WaitsFor, World
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,11 @@ def advance(state: State, wanted: Wanted | None, world: World) -> Progress:
 
 
 def _go_on(state: State, world: World) -> Progress:
-    after, obstacle = steps.go_on(state, world)
-    failure = _failure(after, obstacle, world)
+    state, harm = judging.heeded(state, world)
+    alarm = judging.alarm(state, world)
+    after, obstacle = (state, alarm) if alarm else steps.go_on(state, world)
+    after = judging.with_verified_weight(after, world)
+    failure = harm or _failure(after, obstacle, world)
     if failure and after.stable:
         return Progress(put_back(after, failure, world, Result.ROLLED_BACK))
     return Progress(after, obstacle) if obstacle else Progress(_promoted(after, world))
@@ -102,7 +105,7 @@ def _begun(state: State, wanted: Wanted, world: World) -> State:
     is_back = left is not None and left.is_back
     canary = Role(wanted.revision, wanted.model_version, since=world.now, salt=salt, is_back=is_back)
     leaving = tuple(role for role in state.leaving if role is not left)
-    state = state.changed(canary=canary, leaving=leaving, position=Position())
+    state = state.changed(canary=canary, leaving=leaving, position=Position(), analysis=(), measured=Measured())
     return steps.begin(state, world.spec, world.now)
 
 
@@ -110,6 +113,8 @@ def _failure(state: State, obstacle: Obstacle | None, world: World) -> Problem |
     """Why the canary has to be put back now."""
     canary = state.canary
     assert canary  # noqa: S101 - for the type checker
+    if obstacle and obstacle.failure:
+        return obstacle.failure
     problem = checks.problem_of(
         world.observed.child(DEPLOYMENT, canary.revision), world.observed.pods_of(canary.revision)
     )

@@ -124,6 +124,11 @@ class _Share(msgspec.Struct, frozen=True):
     weight: int
 
 
+class _Counters(msgspec.Struct, frozen=True):
+    requests: int = 0
+    bad: int = 0
+
+
 class _Model(msgspec.Struct, frozen=True, rename="camel"):
     """What we read of an agent's answer; an agent of another version may say more."""
 
@@ -132,12 +137,15 @@ class _Model(msgspec.Struct, frozen=True, rename="camel"):
     canary: _Share | None = None
     arms: tuple[_Share, ...] = ()
     endpoints: dict[str, int] = {}
+    counters: dict[str, _Counters] = {}
+    """By arm, of requests that were assigned by weight; `…-match` and `fallback` are counted apart."""
     problem: str = ""
 
 
 class AgentState(msgspec.Struct, frozen=True, rename="camel"):
     """`GET /state` of a router's agent."""
 
+    started_at: str = ""
     resource_version: str = ""
     models: dict[str, _Model] = {}
     problem: str = ""

@@ -102,6 +102,10 @@ class Stickiness(Struct, frozen=True):
     header: str = ""
     cookie: str = ""
 
+    @property
+    def is_set(self) -> bool:
+        return bool(self.header or self.cookie)
+
 
 BY_HAPROXY = ("auto", "haproxy")
 """Values of `traffic.router`."""

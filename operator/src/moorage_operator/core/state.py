@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from moorage_operator.core import guards
+from moorage_operator.core.guards import Verdict
 from moorage_operator.core.kinds import Manifest
 
 MOST_OUTCOMES = 10
@@ -87,6 +89,36 @@ class Position(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """By a command."""
 
 
+class Judged(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One guard, as `status.analysis` has it. `harm` and `safe` are e-values."""
+
+    guard: str
+    verdict: Verdict
+    message: str
+    harm: float = 1.0
+    safe: float = 1.0
+    canary_requests: int = 0
+    state: guards.State = guards.State()
+
+
+class Measured(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What is remembered of the analysis beside the guards' own evidence."""
+
+    at: datetime | None = None
+    """End of the last sample."""
+    weight: int = 0
+    """The last one that all routers were seen to hold."""
+    since: datetime | None = None
+    """When they were first seen to hold one for this canary."""
+    canary_requests: int = 0
+    requests: int = 0
+    """Since the weight was set last: do they come as the weight says?"""
+    baseline: tuple[tuple[int, int], ...] = ()
+    """Stable's requests and errors in the ticks before the first weight."""
+    latencies: dict[str, int] = {}
+    """Stable's requests before the first weight, by the edges of its histogram, each with all that were faster."""
+
+
 class State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """stable answers, canary is on its way, leaving ones answered until just now and still have their pods."""
 
@@ -98,6 +130,9 @@ class State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     history: tuple[Outcome, ...] = ()
     command: Command | None = None
     undo: Undo | None = None
+    analysis: tuple[Judged, ...] = ()
+    """Of the canary; of the last one while there is none."""
+    measured: Measured = Measured()
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -130,7 +165,7 @@ class State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
         return self.changed(history=(outcome, *self.history)[:MOST_OUTCOMES])
 
 
-_STORED = ("stable", "canary", "leaving", "rejected", "history", "command", "undo")
+_STORED = ("stable", "canary", "leaving", "rejected", "history", "command", "undo", "analysis", "measured")
 
 
 def read(status: Manifest) -> State:

@@ -13,7 +13,7 @@ from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.observed import Observed
 from moorage_operator.core.reasons import Reason
 from moorage_operator.core.state import Role
-from moorage_operator.core.steps import WaitsFor
+from moorage_operator.core.waiting import WaitsFor
 
 
 def make(facts: Facts, found: list[Condition], digests: dict[str, str]) -> Manifest:
@@ -38,6 +38,8 @@ def make(facts: Facts, found: list[Condition], digests: dict[str, str]) -> Manif
         "rejected": _list(after.rejected),
         "history": _list(after.history),
         "command": msgspec.to_builtins(after.command) if after.command else None,
+        "analysis": _list(after.analysis),
+        "measured": msgspec.to_builtins(after.measured) or None,
         "undo": msgspec.to_builtins(after.undo) if after.undo else None,
         "conditions": [_stored(item, observed, facts.now) for item in found],
     }

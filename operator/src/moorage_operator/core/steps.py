@@ -10,56 +10,15 @@ Nothing here gives up; `rollout` does, when a step takes too long or shows harm.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 import msgspec
 
-from moorage_operator.core import names, routing, sizing, strategy, traffic
-from moorage_operator.core.kinds import SERVICE
-from moorage_operator.core.observed import Observed
+from moorage_operator.core import judging, names, sizing, strategy, traffic
 from moorage_operator.core.spec import Spec
 from moorage_operator.core.state import State
-from moorage_operator.core.strategy import CanaryScale, Pause, Step
-
-
-class WaitsFor(StrEnum):
-    """Whose turn it is."""
-
-    PODS = "pods"
-    ROUTERS = "routers"
-    CLOCK = "clock"
-    PERSON = "person"
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """What a step waits for, and what to say of it."""
-
-    waits_for: WaitsFor
-    message: str
-    until: datetime | None = None
-
-    @property
-    def has_deadline(self) -> bool:
-        """Machines have to be done in time; people need not."""
-        return self.waits_for in (WaitsFor.PODS, WaitsFor.ROUTERS)
-
-
-@dataclass(frozen=True)
-class World:
-    """What steps are decided by."""
-
-    spec: Spec
-    observed: Observed
-    routed: traffic.Routed
-    now: datetime
-
-    @property
-    def is_behind_router(self) -> bool:
-        """Does the address point to a router of ours?"""
-        return routing.port_of(self.observed.child(SERVICE, self.observed.owner.name)) is not None
+from moorage_operator.core.strategy import CanaryScale, Judge, Pause, Step
+from moorage_operator.core.waiting import Obstacle, WaitsFor, World
 
 
 def of(spec: Spec, state: State) -> tuple[Step, ...]:
@@ -86,7 +45,8 @@ def go_on(state: State, world: World) -> tuple[State, Obstacle | None]:
         obstacle = _unprepared(step, state, world)
         if obstacle is None:
             state = sized(_with_effect(step, state), world)
-            obstacle = _unfinished(step, state, world)
+            following = steps[state.position.index + 1 :]
+            obstacle = _unfinished(step, state, world) or judging.obstacle(state, step, following, world)
         if obstacle:
             return state, obstacle
         state = state.moved(index=state.position.index + 1, started_at=world.now)
@@ -124,7 +84,8 @@ def pods_obstacle(state: State, world: World) -> Obstacle | None:
 def _unprepared(step: Step, state: State, world: World) -> Obstacle | None:
     if step.set_weight is None or step.set_weight < state.position.weight:
         return None
-    return pods_obstacle(state, world) or _strangers(step.set_weight, state, world)
+    unready = pods_obstacle(state, world) or _strangers(step.set_weight, state, world)
+    return unready or judging.baseline_obstacle(state, world)
 
 
 def _strangers(weight: int, state: State, world: World) -> Obstacle | None:
@@ -138,8 +99,8 @@ def _strangers(weight: int, state: State, world: World) -> Obstacle | None:
 
 
 def _with_effect(step: Step, state: State) -> State:
-    if step.set_weight is not None:
-        return state.moved(weight=step.set_weight)
+    if step.set_weight is not None and step.set_weight != state.position.weight:
+        return judging.with_new_ratio(state).moved(weight=step.set_weight)
     if step.set_canary_scale is not None:
         return state.moved(scale=step.set_canary_scale.replicas)
     return state
@@ -151,6 +112,9 @@ def _unfinished(step: Step, state: State, world: World) -> Obstacle | None:
             return _routers_obstacle(state, world, f"{weight} %")
         case Step(pause=Pause() as pause):
             return _pause(pause, state, world)
+        case Step(analysis=Judge() as judge):
+            until = (state.position.started_at or world.now) + judge.length
+            return Obstacle(WaitsFor.CLOCK, "both versions are being judged", until) if world.now < until else None
         case Step(set_canary_scale=CanaryScale()):
             return pods_obstacle(state, world)
     return None
@@ -196,4 +160,6 @@ def sentence(state: State, obstacle: Obstacle | None, world: World) -> str:
 def deadline_of(state: State, obstacle: Obstacle, spec: Spec) -> datetime | None:
     """When a step that machines have to do counts as failed."""
     started = state.position.started_at
-    return started + spec.rollout.progress_deadline if started and obstacle.has_deadline else None
+    if started is None or not obstacle.has_deadline:
+        return None
+    return max(started, judging.baseline_end(state, spec) or started) + spec.rollout.progress_deadline

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from moorage_operator.core import durations
+from moorage_operator.core.judgement import Analysis
 from moorage_operator.core.struct import Struct
 
 
@@ -29,12 +30,30 @@ class CanaryScale(Struct, frozen=True):
     match_traffic_weight: bool = False
 
 
+class Judge(Struct, frozen=True):
+    """The step `analysis`: look at both versions for so long before going on."""
+
+    duration: str | int
+
+    @property
+    def length(self) -> timedelta:
+        return durations.parse(self.duration)
+
+
 class Step(Struct, frozen=True):
     """Exactly one of them is set."""
 
     set_weight: int | None = None
     pause: Pause | None = None
     set_canary_scale: CanaryScale | None = None
+    analysis: Judge | None = None
+
+    @property
+    def dwell(self) -> timedelta:
+        """How long it takes at least."""
+        if self.analysis:
+            return self.analysis.length
+        return (self.pause.length if self.pause else None) or timedelta()
 
 
 class BlueGreen(Struct, frozen=True):
@@ -46,6 +65,7 @@ class Rollout(Struct, frozen=True):
     strategy: Literal["canary", "blueGreen", "recreate"] = "canary"
     steps: tuple[Step, ...] = ()
     blue_green: BlueGreen = BlueGreen()
+    analysis: Analysis | None = None
     progress_deadline_seconds: int = 600
     scale_down_delay_seconds: int = 30
     abort_scale_down_delay_seconds: int = 30
@@ -56,6 +76,19 @@ class Rollout(Struct, frozen=True):
         if self.strategy == "blueGreen":
             return () if self.blue_green.auto_promote else (Step(set_weight=0), Step(pause=Pause()))
         return self.steps if self.strategy == "canary" else ()
+
+    @property
+    def is_weighted(self) -> bool:
+        """Do both versions answer at the same time, so that they can be compared?"""
+        return self.strategy == "canary" and bool(self.steps)
+
+    @property
+    def judged_by(self) -> Analysis:
+        """Who says nothing of analysis is watched over all the same, by a guard that asks for no number of requests."""
+        if self.analysis:
+            return self.analysis
+        has_step = any(step.analysis for step in self.steps)
+        return Analysis() if has_step else Analysis(min_requests=0)
 
     @property
     def progress_deadline(self) -> timedelta:

@@ -1,0 +1,62 @@
+"""`ports.Prometheus`: one number for one query, by Prometheus' HTTP API (/api/v1/query)."""
+
+from __future__ import annotations
+
+import math
+
+import aiohttp
+import msgspec
+
+from moorage_operator import errors
+from moorage_operator.adapters import web
+
+MOST_BYTES = 2**20
+
+__all__ = ["HttpPrometheus"]
+
+
+class _Sample(msgspec.Struct, frozen=True):
+    value: tuple[float, str]
+
+
+class _Result(msgspec.Struct, frozen=True, rename="camel"):
+    result_type: str
+    result: msgspec.Raw
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    data: _Result
+
+
+class HttpPrometheus:
+    """Without a URL every query fails with the words for that."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url.rstrip("/")
+
+    async def value(self, query: str) -> float:
+        if not self._url:
+            raise errors.QueryFailed("no Prometheus is declared in the operator's chart (prometheus.url)")
+        try:
+            body = await web.get(
+                self._session, f"{self._url}/api/v1/query", most_bytes=MOST_BYTES, query={"query": query}
+            )
+            return _number(msgspec.json.decode(body, type=_Answer).data)
+        except web.Failed as error:
+            raise errors.QueryFailed(f"Prometheus {error}") from error
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise errors.QueryFailed(f"Prometheus answers with something else: {error}") from error
+
+
+def _number(data: _Result) -> float:
+    if data.result_type == "scalar":
+        found = [_Sample(msgspec.json.decode(data.result, type=tuple[float, str]))]
+    else:
+        found = msgspec.json.decode(data.result, type=list[_Sample])
+    if len(found) != 1:
+        raise errors.QueryFailed(f"the query gives {len(found)} series, and not one")
+    value = float(found[0].value[1])
+    if not math.isfinite(value):
+        raise errors.QueryFailed(f"the query gives {found[0].value[1]}")
+    return value

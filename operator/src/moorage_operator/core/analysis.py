@@ -1,0 +1,174 @@
+"""How the canary of a rollout is judged: from what was counted between two looks to evidence, and from evidence to going on or back.
+
+    look ──► sample ──► each guard's tick ──► its evidence ──► harm: back to stable
+                                                          └──► else on, when enough has been seen
+
+Nothing is forgotten when a weight changes; all is, when another version comes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import msgspec
+
+from moorage_operator.core import evidence, guards, ticks
+from moorage_operator.core.counted import Sample
+from moorage_operator.core.evidence import Tick
+from moorage_operator.core.guards import Verdict
+from moorage_operator.core.judgement import Analysis, Guard, Latency, Prometheus
+from moorage_operator.core.state import Judged, Measured
+from moorage_operator.core.ticks import Arms
+
+MOST_BASELINE_TICKS, LEAST_BASELINE_TICKS = 20, 5
+"""So many are kept to see how much errors come in bursts; fewer say nothing."""
+
+QUERY_TICKS = 3
+"""A query that is out of bounds for so many ticks in a row is harm."""
+
+RATIO_ALARM = math.log(1000)
+"""One false alarm in a thousand rollouts, however often one looks."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """After a sample: what is known now. `harm` says why the canary has to go, if it has to."""
+
+    judged: tuple[Judged, ...]
+    measured: Measured
+    harm: str = ""
+
+
+def heed(analysis: Analysis, judged: tuple[Judged, ...], measured: Measured, sample: Sample, arms: Arms) -> Report:
+    """With one more sample."""
+    measured = msgspec.structs.replace(measured, at=sample.until)
+    if not arms.weight:
+        return Report(judged, _with_baseline(measured, sample, arms))
+    before = {item.guard: item.state for item in judged}
+    alpha = guards.alpha_of_each(analysis.alpha, sum(not item.prometheus for item in analysis.guards))
+    found = tuple(_judge(guard, before.get(guard.name), alpha, measured, sample, arms) for guard in analysis.guards)
+    harmful = [f"{item.guard}: {item.message}" for item in found if item.verdict is Verdict.HARM]
+    return Report(found, _with_ratio(measured, sample, arms), "; ".join(harmful))
+
+
+def ratio_alarm(measured: Measured, arms: Arms) -> str:
+    """Why the routers can't be sending what they say; empty as long as that can be so."""
+    if not (arms.by_haproxy and not arms.is_sticky and 0 < arms.weight < 100 and measured.requests):
+        return ""
+    log_e = evidence.sample_ratio(measured.canary_requests, measured.requests, arms.weight / 100)
+    if log_e < RATIO_ALARM:
+        return ""
+    share = measured.canary_requests / measured.requests
+    return f"{measured.canary_requests:,} of {measured.requests:,} requests ({share:.1%}) went to {arms.canary} instead of {arms.weight} %"
+
+
+def missing(analysis: Analysis, judged: tuple[Judged, ...], *, last_step: bool) -> str:
+    """What has to be seen before the canary gets more; empty when all has been."""
+    found = {item.guard: item for item in judged}
+    waiting = []
+    for guard in analysis.guards:
+        item = found.get(guard.name, Judged(guard.name, Verdict.NO_TRAFFIC, "no request has been judged yet"))
+        least = min(analysis.min_requests, 1) if guard.prometheus else analysis.min_requests
+        if item.canary_requests < least:
+            what = "ticks with a number" if guard.prometheus else "requests of the new version have been judged"
+            waiting.append(f"{guard.name}: {item.canary_requests} of {least} {what}")
+        elif last_step and analysis.require == "safe" and item.verdict is not Verdict.SAFE:
+            waiting.append(f"{guard.name}: {item.message}")
+    return "; ".join(waiting)
+
+
+def _judge(
+    guard: Guard, state: guards.State | None, alpha: float, measured: Measured, sample: Sample, arms: Arms
+) -> Judged:
+    if guard.prometheus:
+        return _judge_query(guard, guard.prometheus, state or guards.State(), sample)
+    state = state or _first_state(guard, measured)
+    if guard.latency and state.threshold is None:
+        state = msgspec.structs.replace(state, threshold=_threshold(guard.latency, measured, sample))
+    test = _test(guard, state)
+    if test is None:
+        message = "not judged: there is no latency of stable to compare with"
+        return Judged(guard.name, Verdict.NO_TRAFFIC, message, state=state)
+    tick = ticks.of_guard(guard, sample, arms, threshold=state.threshold)
+    canary_wrong, stable_wrong = ticks.pairs(sample, arms) if guard.feedback else (0, 0)
+    state = guards.observe(test, state, tick, canary_only_wrong=canary_wrong, stable_only_wrong=stable_wrong)
+    is_broken = guard.error_rate and (guards.is_obviously_broken(tick) or guards.is_obviously_broken(_sums(state)))
+    found = guards.find(test, state, alpha=alpha, is_broken=bool(is_broken))
+    harm, safe = float(guards.in_short(found.harm)), float(guards.in_short(found.safe))
+    return Judged(guard.name, found.verdict, found.message, harm, safe, state.canary_requests, state)
+
+
+def _judge_query(guard: Guard, wanted: Prometheus, state: guards.State, sample: Sample) -> Judged:
+    """Its state counts ticks: those with a number, and those out of bounds without a good one between them."""
+    value = sample.queried.get(guard.name, "it has not been asked yet")
+    if isinstance(value, str):
+        verdict = Verdict.CONTINUE if state.canary_requests else Verdict.NO_TRAFFIC
+        return Judged(guard.name, verdict, f"no number: {value}", canary_requests=state.canary_requests, state=state)
+    is_bad = (wanted.max is not None and value > wanted.max) or (wanted.min is not None and value < wanted.min)
+    state = msgspec.structs.replace(
+        state, canary_requests=state.canary_requests + 1, canary_bad=state.canary_bad + 1 if is_bad else 0
+    )
+    bounds = [f"{word} {bound:g}" for word, bound in (("max", wanted.max), ("min", wanted.min)) if bound is not None]
+    message = f"{value:.4g} ({' and '.join(bounds)}); a plain threshold, outside of alpha"
+    if state.canary_bad >= QUERY_TICKS:
+        verdict, message = Verdict.HARM, f"{message}: out of bounds {state.canary_bad} times in a row"
+    else:
+        verdict = Verdict.CONTINUE if is_bad else Verdict.SAFE
+    return Judged(guard.name, verdict, message, canary_requests=state.canary_requests, state=state)
+
+
+def _first_state(guard: Guard, measured: Measured) -> guards.State:
+    """What is estimated before the first weight, and then kept."""
+    asked = [tick for tick in measured.baseline if tick[0]]
+    known = len(asked) >= LEAST_BASELINE_TICKS
+    dispersion = evidence.dispersion(asked) if guard.error_rate and known else 1.0
+    return guards.State(dispersion=round(dispersion, 3))
+
+
+def _threshold(latency: Latency, measured: Measured, sample: Sample) -> float | None:
+    """Seconds: rounded up to an edge of the runtimes' histogram, because only those can be counted."""
+    if latency.max_seconds is not None:
+        edges = [float(edge) for edge in ticks.edges(sample) - {ticks.INFINITE}]
+        return min((edge for edge in edges if edge >= latency.max_seconds), default=None)
+    total = measured.latencies.get(ticks.INFINITE, 0)
+    finite = {float(edge): count for edge, count in measured.latencies.items() if edge != ticks.INFINITE}
+    return min((edge for edge, count in finite.items() if total and count >= latency.quantile * total), default=None)
+
+
+def _test(guard: Guard, state: guards.State) -> guards.Guard | None:
+    """None for a latency that can't be compared with anything."""
+    if guard.error_rate:
+        rate = guard.error_rate
+        return guards.errors(guard.name, tolerate=rate.tolerate, max_odds_ratio=rate.max_odds_ratio, max_rate=rate.most)
+    if guard.disagreement:
+        return guards.disagreement(guard.name, maximum=guard.disagreement.most)
+    if guard.feedback:
+        return guards.feedback(guard.name, margin=guard.feedback.margin)
+    if guard.latency is None or state.threshold is None:
+        return None
+    return guards.latency(guard.name, quantile=guard.latency.quantile, seconds=state.threshold)
+
+
+def _with_baseline(measured: Measured, sample: Sample, arms: Arms) -> Measured:
+    tick = ticks.failed(sample, ticks.STABLE, arms.stable, arms)
+    latencies = dict(measured.latencies)
+    marks = ticks.marks_of(ticks.STABLE, arms)
+    for name, count in sample.counts.items():
+        if len(name) == 5 and name[:2] == (arms.stable, "seconds") and name[2] in marks:
+            latencies[name[4]] = latencies.get(name[4], 0) + round(count)
+    baseline = (*measured.baseline, tick)[-MOST_BASELINE_TICKS:]
+    return msgspec.structs.replace(measured, baseline=baseline, latencies=latencies)
+
+
+def _with_ratio(measured: Measured, sample: Sample, arms: Arms) -> Measured:
+    of_canary, of_stable = (sample.count("router", arm, "requests") for arm in (ticks.CANARY, ticks.STABLE))
+    return msgspec.structs.replace(
+        measured,
+        canary_requests=measured.canary_requests + of_canary,
+        requests=measured.requests + of_canary + of_stable,
+    )
+
+
+def _sums(state: guards.State) -> Tick:
+    return Tick(state.canary_requests, state.canary_bad, state.stable_requests, state.stable_bad)

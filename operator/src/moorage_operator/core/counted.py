@@ -1,0 +1,117 @@
+"""What routers and runtimes have counted, and what of it happened between two looks. Pure.
+
+A counter only grows while its process lives, and begins at zero with each new one. So a look is kept per process, and what a process
+that was not there before has counted is left out once: nobody knows since when.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from moorage_operator.core.routing import AgentState
+
+Name = tuple[str, ...]
+"""Of a counter: what it counts and by what, for example ("router", "canary", "bad")."""
+
+MOST_SERIES = 5_000
+"""Of one runtime. Its model's code is untrusted, and could write its metrics, too."""
+
+_LINE = re.compile(r"(moorage_[a-z_]+)\{([^}]*)\} ([0-9.eE+]+)$")
+_LABEL = re.compile(r'([a-z_]+)="([^"\\]*)"')
+_STARTED = "process_start_time_seconds "
+_LABELS = {
+    "moorage_requests_total": ("requests", "arm", "protocol", "code"),
+    "moorage_request_seconds_bucket": ("seconds", "arm", "protocol", "le"),
+    "moorage_shadow_total": ("shadow", "revision", "outcome"),
+    "moorage_feedback_total": ("feedback", "revision", "arm", "verdict"),
+    "moorage_feedback_pairs_total": ("pairs", "revision", "outcome"),
+}
+"""By metric: what it is called here, and the labels that matter."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All that one process had counted at one moment. `life` differs from process to process."""
+
+    life: str
+    counters: Mapping[Name, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Look:
+    """The readings of one moment. By router pod, and by revision and pod."""
+
+    at: datetime
+    routers: Mapping[str, Reading] = field(default_factory=dict)
+    runtimes: Mapping[tuple[str, str], Reading] = field(default_factory=dict)
+    queried: Mapping[str, float | str] = field(default_factory=dict)
+    """By guard, what its query has given; a string says why there is no number."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What happened between two looks. A runtime's counters have its revision in front."""
+
+    since: datetime
+    until: datetime
+    counts: Mapping[Name, float] = field(default_factory=dict)
+    queried: Mapping[str, float | str] = field(default_factory=dict)
+
+    def count(self, *pattern: str | frozenset[str] | None) -> int:
+        """The sum of the counters whose name fits: each part is a text, one of some, or (None) anything."""
+        return round(sum(value for name, value in self.counts.items() if _fits(name, pattern)))
+
+
+def between(before: Look, after: Look) -> Sample:
+    counts: defaultdict[Name, float] = defaultdict(float)
+    for pod, reading in after.routers.items():
+        for name, value in _grown(before.routers.get(pod), reading):
+            counts[name] += value
+    for (revision, pod), reading in after.runtimes.items():
+        for name, value in _grown(before.runtimes.get((revision, pod)), reading):
+            counts[revision, *name] += value
+    return Sample(before.at, after.at, counts, after.queried)
+
+
+def of_agent(state: AgentState, model: str) -> Reading:
+    """What a router has counted for one ModelDeployment, of the requests that were assigned by weight."""
+    found = state.models.get(model)
+    arms = found.counters if found else {}
+    counters: dict[Name, float] = {}
+    for arm, counted in arms.items():
+        counters["router", arm, "requests"] = counted.requests
+        counters["router", arm, "bad"] = counted.bad
+    return Reading(state.started_at, counters)
+
+
+def of_runtime(exposition: str) -> Reading:
+    """From the text format of Prometheus; what is not ours, or not as we write it, is left out."""
+    counters: defaultdict[Name, float] = defaultdict(float)
+    life = ""
+    for line in exposition.splitlines():
+        if line.startswith(_STARTED):
+            life = line.removeprefix(_STARTED)
+        elif (found := _LINE.match(line)) and found[1] in _LABELS and len(counters) < MOST_SERIES:
+            kind, *wanted = _LABELS[found[1]]
+            labels = dict(_LABEL.findall(found[2]))
+            counters[kind, *(labels.get(label, "") for label in wanted)] += float(found[3])
+    return Reading(life, counters)
+
+
+def _grown(before: Reading | None, after: Reading) -> Iterator[tuple[Name, float]]:
+    if before is None:
+        return
+    base = before.counters if before.life == after.life else {}
+    for name, value in after.counters.items():
+        yield name, max(0.0, value - base.get(name, 0.0))
+
+
+def _fits(name: Name, pattern: tuple[str | frozenset[str] | None, ...]) -> bool:
+    return len(name) == len(pattern) and all(
+        wanted is None or part == wanted or (isinstance(wanted, frozenset) and part in wanted)
+        for part, wanted in zip(name, pattern, strict=True)
+    )

@@ -1,0 +1,90 @@
+"""From what was counted to what a guard looks at: so many requests of each arm, so many of them bad. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moorage_operator.core.counted import Sample
+from moorage_operator.core.evidence import Tick
+from moorage_operator.core.judgement import Guard
+
+STABLE, CANARY = "stable", "canary"
+"""Arms as the router marks requests that were assigned by weight."""
+
+BAD_HTTP = frozenset(str(code) for code in range(500, 600))
+BAD_RPC = frozenset({"2", "4", "8", "10", "12", "13", "14", "15"})
+"""UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS: the server's fault."""
+
+INFINITE = "+Inf"
+"""The last edge of a histogram: all requests are below it."""
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Who is compared."""
+
+    stable: str
+    canary: str
+    by_haproxy: bool
+    is_sticky: bool
+    weight: int
+
+
+def of_guard(guard: Guard, sample: Sample, arms: Arms, *, threshold: float | None) -> Tick:
+    """`threshold`, in seconds, is that of a latency guard."""
+    if guard.disagreement:
+        outcomes = [sample.count(None, "shadow", arms.canary, name) for name in ("agree", "disagree", "failed")]
+        return Tick(sum(outcomes), outcomes[1] + outcomes[2], 0, 0)
+    if guard.feedback:
+        of_canary, of_stable = (_feedback(sample, arm, name) for arm, name in _arms(arms))
+    elif guard.latency:
+        of_canary, of_stable = (_slow(sample, arm, name, threshold or 0.0, arms) for arm, name in _arms(arms))
+    else:
+        of_canary, of_stable = (failed(sample, arm, name, arms) for arm, name in _arms(arms))
+    return Tick(*of_canary, *of_stable)
+
+
+def _arms(arms: Arms) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Arm and revision, the canary's first."""
+    return (CANARY, arms.canary), (STABLE, arms.stable)
+
+
+def failed(sample: Sample, arm: str, revision: str, arms: Arms) -> tuple[int, int]:
+    """Requests and errors, as the caller saw them. To HAProxy every answer by gRPC is HTTP 200: its errors come from the runtimes."""
+    marks = marks_of(arm, arms)
+    of_rpc = sample.count(revision, "requests", marks, "grpc", BAD_RPC)
+    if arms.by_haproxy:
+        requests, bad = (sample.count("router", arm, name) for name in ("requests", "bad"))
+        return requests, min(requests, bad + of_rpc)
+    requests = sample.count(revision, "requests", marks, None, None)
+    return requests, of_rpc + sample.count(revision, "requests", marks, None, BAD_HTTP)
+
+
+def _slow(sample: Sample, arm: str, revision: str, seconds: float, arms: Arms) -> tuple[int, int]:
+    marks = marks_of(arm, arms)
+    requests = sample.count(revision, "seconds", marks, None, INFINITE)
+    fast = frozenset(edge for edge in edges(sample) if float(edge) == seconds)
+    return requests, requests - sample.count(revision, "seconds", marks, None, fast)
+
+
+def _feedback(sample: Sample, arm: str, revision: str) -> tuple[int, int]:
+    """By the revision that the prediction's id names, wherever the word on it arrived."""
+    marks = frozenset({arm, ""})
+    right, wrong = (sample.count(None, "feedback", revision, marks, verdict) for verdict in ("right", "wrong"))
+    return right + wrong, wrong
+
+
+def pairs(sample: Sample, arms: Arms) -> tuple[int, int]:
+    """The canary answered as the shadow of a request that stable answered."""
+    names = ("canary_wrong", "stable_wrong")
+    first, second = (sample.count(None, "pairs", arms.canary, name) for name in names)
+    return first, second
+
+
+def marks_of(arm: str, arms: Arms) -> frozenset[str]:
+    """Labels of requests that were assigned by weight; without a router that marks them, all that are unmarked."""
+    return frozenset({arm}) if arms.by_haproxy else frozenset({"", "gateway"})
+
+
+def edges(sample: Sample) -> set[str]:
+    return {name[4] for name in sample.counts if len(name) == 5 and name[1] == "seconds"}

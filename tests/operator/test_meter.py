@@ -1,0 +1,186 @@
+"""What is counted between two looks: by processes that end, are silent, or were not there before."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from moorage_operator.core import counted
+from moorage_operator.core.counted import Look, Reading, Sample
+from world import World
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+EXPOSITION = """\
+# HELP moorage_requests_total Prediction requests answered
+# TYPE moorage_requests_total counter
+moorage_requests_total{arm="canary",code="200",model="m",protocol="v2",revision="fraud-v4",version="4"} 12.0
+moorage_requests_total{arm="canary",code="500",model="a \\"quoted\\" name",protocol="v2",revision="fraud-v4",version="4"} 3.0
+moorage_requests_created{arm="canary",code="500",model="m",protocol="v2",revision="fraud-v4",version="4"} 1.7e+09
+moorage_request_seconds_bucket{arm="canary",le="0.2",model="m",protocol="v2",revision="fraud-v4",version="4"} 11.0
+moorage_request_seconds_sum{arm="canary",model="m",protocol="v2",revision="fraud-v4",version="4"} 1.1
+moorage_shadow_total{outcome="agree",revision="fraud-v4"} 7.0
+moorage_feedback_total{arm="canary",revision="fraud-v4",verdict="wrong"} 2.0
+moorage_requests_total{arm="canary",code="200"} NaN
+moorage_requests_total nonsense
+process_start_time_seconds 1.76e+09
+"""
+
+
+def test_of_a_runtime_only_the_counters_that_matter_are_read() -> None:
+    found = counted.of_runtime(EXPOSITION)
+
+    assert found == Reading(
+        "1.76e+09",
+        {
+            ("requests", "canary", "v2", "200"): 12,
+            ("requests", "canary", "v2", "500"): 3,
+            ("seconds", "canary", "v2", "0.2"): 11,
+            ("shadow", "fraud-v4", "agree"): 7,
+            ("feedback", "fraud-v4", "canary", "wrong"): 2,
+        },
+    )
+
+
+def test_what_a_hostile_pod_writes_is_bounded() -> None:
+    lines = [f'moorage_requests_total{{arm="{number}",protocol="v2",code="200"}} 1' for number in range(9000)]
+
+    assert len(counted.of_runtime("\n".join(lines)).counters) == counted.MOST_SERIES
+
+
+def reading(count: float, life: str = "first") -> Reading:
+    return Reading(life, {("router", "canary", "requests"): count})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ({"a": reading(10)}, {"a": reading(15)}, 5),
+        ({"a": reading(10), "b": reading(1)}, {"a": reading(15), "b": reading(3)}, 7),
+        ({"a": reading(10)}, {"a": reading(4, "second")}, 4),
+        ({"a": reading(10)}, {"a": reading(15), "new": reading(99)}, 5),
+        ({"a": reading(10), "gone": reading(5)}, {"a": reading(15)}, 5),
+        ({"a": reading(10)}, {"a": reading(4)}, 0),
+    ],
+    ids=["grown", "two", "started anew", "not there before", "gone", "fallen without a reason"],
+)
+def test_what_happened_between_two_looks(before: dict[str, Reading], after: dict[str, Reading], found: int) -> None:
+    sample = counted.between(Look(NOW, before), Look(NOW + timedelta(seconds=15), after))
+
+    assert sample.count("router", "canary", "requests") == found
+    assert (sample.since, sample.until) == (NOW, NOW + timedelta(seconds=15))
+
+
+def test_counters_are_found_by_parts_of_their_names() -> None:
+    sample = Sample(
+        NOW, NOW, {("v4", "requests", arm, code): 1 for arm in ("canary", "stable") for code in ("0", "13", "14")}
+    )
+
+    assert sample.count("v4", "requests", None, None) == 6
+    assert sample.count(None, "requests", "canary", frozenset({"13", "14"})) == 2
+    assert sample.count("v4", "requests", "canary") == 0
+
+
+ANALYSIS = {"minRequests": 100, "initialDelaySeconds": 10}
+STEPS = [{"setWeight": 25}, {"pause": {"duration": "1m"}}, {"setWeight": 50}, {"pause": {}}]
+
+
+@pytest.fixture
+async def rolling() -> World:
+    """Version 4 has 25 %, and has been warm for a second."""
+    made = World()
+    made.move_alias("3")
+    made.apply(replicas=4, rollout={"steps": STEPS, "analysis": ANALYSIS})
+    await made.settle()
+    made.move_alias("4")
+    await made.settle()
+    await made.pass_time(11)
+    return made
+
+
+def send(served: World, *, canary: int, bad: int, protocol: str = "v2") -> None:
+    traffic, code = served.agents.traffic, 13 if protocol == "grpc" else 503
+    traffic.send("canary", served.revision("4"), canary, bad=bad, protocol=protocol, code=code)
+    traffic.send("stable", served.revision("3"), 3 * canary, bad=canary // 50, protocol=protocol, code=code)
+
+
+async def test_a_good_version_goes_on_when_enough_has_been_seen(rolling: World) -> None:
+    send(rolling, canary=60, bad=1)
+    await rolling.pass_time(60)
+    assert rolling.status["weights"]["desired"] == 25
+    assert "errors: 60 of 100 requests of the new version have been judged" in rolling.status["message"]
+    assert rolling.status["analysis"][0]["verdict"] == "continue"
+    send(rolling, canary=60, bad=1)
+    await rolling.pass_time(15)
+    assert rolling.status["weights"] == {"desired": 50, "applied": 50, "verified": True}
+    assert rolling.status["analysis"][0]["canaryRequests"] == 120
+
+
+@pytest.mark.parametrize("protocol", ["v2", "grpc"])
+async def test_a_version_that_fails_is_put_back_with_its_evidence(rolling: World, protocol: str) -> None:
+    send(rolling, canary=100, bad=30, protocol=protocol)
+    await rolling.pass_time(15)
+    assert rolling.traffic() == "3"
+    assert rolling.condition("Ready") == ("False", "RolledBack")
+    words = "errors: 30 of 100 (30.00%) failed, at stable 2 of 300 (0.67%): worse"
+    assert words in rolling.status["rejected"][0]["message"]
+    assert words in rolling.status["history"][0]["message"]
+    assert rolling.status["analysis"][0]["verdict"] == "harm"
+    assert "AnalysisFailed" in rolling.events() or "RolledBack" in rolling.events()
+
+
+async def test_what_was_counted_before_the_canary_was_warm_does_not_matter() -> None:
+    served = World()
+    served.move_alias("3")
+    served.apply(replicas=4, rollout={"steps": STEPS, "analysis": ANALYSIS})
+    await served.settle()
+    served.move_alias("4")
+    await served.settle()
+    send(served, canary=100, bad=90)
+    for _ in range(4):
+        await served.pass_time(10)
+    assert served.status["canary"]["modelVersion"] == "4"
+    assert served.status["analysis"][0]["verdict"] == "noTraffic"
+
+
+async def test_a_new_operator_keeps_the_evidence_and_counts_from_its_first_look(rolling: World) -> None:
+    send(rolling, canary=90, bad=0)
+    await rolling.pass_time(15)
+    rolling.restart()
+    await rolling.settle()
+    assert rolling.status["analysis"][0]["canaryRequests"] == 90
+    await rolling.pass_time(15)
+    assert rolling.status["analysis"][0]["canaryRequests"] == 90, "what was heeded is not heeded again"
+    send(rolling, canary=90, bad=0)
+    await rolling.pass_time(15)
+    assert rolling.status["analysis"][0]["canaryRequests"] == 180
+
+
+async def test_a_pod_that_dies_again_and_again_does_not_hide_its_errors(rolling: World) -> None:
+    canary = rolling.revision("4")
+    for _ in range(3):
+        send(rolling, canary=50, bad=20, protocol="grpc")
+        await rolling.pass_time(15)
+        rolling.agents.traffic.restart(canary)
+    assert rolling.traffic() == "3"
+
+
+async def test_without_a_rollout_nothing_is_asked(rolling: World) -> None:
+    rolling.move_alias("3")
+    await rolling.settle()
+    assert not rolling.meter._rollouts
+
+
+async def test_without_a_router_the_pods_say_what_failed() -> None:
+    served = World()
+    served.move_alias("3")
+    served.apply(replicas=3, traffic={"router": "replicas"}, rollout={"steps": STEPS})
+    await served.settle()
+    served.move_alias("4")
+    await served.settle()
+    await served.pass_time(11)
+    served.agents.traffic.send("", served.revision("4"), 100, bad=30)
+    served.agents.traffic.send("", served.revision("3"), 300, bad=3)
+    await served.pass_time(15)
+    assert served.traffic() == "3"
+    assert "30 of 100 (30.00%) failed" in served.status["rejected"][0]["message"]
