@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moorage_operator.core import checks, names, scaling, steps, traffic
+from moorage_operator.core import checks, header_routes, names, scaling, steps, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import DEPLOYMENT, SERVICE
 from moorage_operator.core.reasons import STILL_WAITING, Problem, Reason
@@ -69,7 +69,9 @@ def traffic_programmed(facts: Facts) -> Condition:
     if not wanted:
         return Condition("TrafficProgrammed", "Unknown", Reason.PENDING, "there is no revision to send traffic to yet")
     shares = ", ".join(f"{share:g} % to {revision}" for revision, share in wanted.items())
-    if facts.world.routed.split == wanted:
+    if facts.state.canary and facts.state.position.routes:
+        shares += f"{header_routes.in_words(facts.state.position.routes)} to {facts.state.canary.revision}"
+    if facts.world.routed.holds(facts.state):
         return Condition("TrafficProgrammed", "True", Reason.PROGRAMMED, f"the address sends {shares}")
     if facts.spec.traffic.by_haproxy:
         return _router_pending(facts.observed.router, shares)

@@ -88,6 +88,7 @@ class Reason(StrEnum):
     COMMAND_DONE = "CommandDone"
     COMMAND_REFUSED = "CommandRefused"
     WEIGHT_SET = "WeightSet"
+    ROUTES_SET = "RoutesSet"
     ABORTED = "Aborted"
     SUPERSEDED = "Superseded"
 
@@ -275,6 +276,9 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "Event: a child was changed by somebody else and was put back.", "Change the ModelDeployment instead."
     ),
     Reason.WEIGHT_SET: Explanation("Event: the canary gets another share of the requests.", _WAIT),
+    Reason.ROUTES_SET: Explanation(
+        "Event: requests with a certain header or cookie get the canary, or do so no more.", _WAIT
+    ),
     Reason.ABORTED: Explanation("Event: somebody ended a rollout, or went back to the stable version.", _WAIT),
     Reason.SUPERSEDED: Explanation("Event: another version became the wanted one during a rollout.", _WAIT),
     Reason.COMMAND_DONE: Explanation(
