@@ -14,6 +14,7 @@ from moorage_operator.core.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
+    MODEL_DEPLOYMENT,
     ROLE_BINDING,
     SERVICE,
     SERVICE_ACCOUNT,
@@ -323,6 +324,74 @@ async def test_a_shadow_that_no_router_takes_up_holds_nothing(served: World, mon
 
 def without_shadow(make: Callable[..., Manifest]) -> Callable[..., Manifest]:
     return lambda *found: {name: part for name, part in make(*found).items() if name != "shadow"}
+
+
+# A row that the routers would refuse.
+
+
+BAD = {"stickiness": {"header": "x user"}}
+"""No API server with this CRD lets it through; one with another CRD may."""
+
+
+async def test_what_the_router_would_refuse_is_told_and_the_row_before_stays(served: World) -> None:
+    before = rows(served)
+    served.apply(traffic=BAD)
+    await served.settle()
+    assert rows(served) == before
+    assert served.condition("TrafficProgrammed") == ("False", "RouterRefused")
+    assert served.condition("Available") == ("True", "Serving")
+    assert served.condition("Ready") == ("False", "RouterRefused")
+    assert "stickiness.header" in served.message("TrafficProgrammed")
+    served.restart()
+    await served.settle()
+    assert rows(served) == before
+    served.apply(traffic={"stickiness": {"header": "x-user"}})
+    await served.settle()
+    assert rows(served)["fraud"]["stickiness"] == {"header": "x-user"}
+    assert served.condition("Ready") == ("True", "Promoted")
+
+
+async def test_one_that_the_router_would_refuse_holds_up_no_other(served: World) -> None:
+    fraud = served.all(MODEL_DEPLOYMENT)[0]
+    churn = {
+        "apiVersion": fraud["apiVersion"],
+        "kind": fraud["kind"],
+        "metadata": {"name": "churn", "namespace": "payments"},
+    }
+    stable = {"revision": "churn-v1-11111111", "modelVersion": "1"}
+    spec = {"model": {"name": "churn", "version": "1"}, "traffic": BAD}
+    served.cluster.add(churn | {"spec": spec, "status": {"observedGeneration": 1, "stable": stable}})
+    served.apply(traffic={"stickiness": {"header": "x-user"}})
+    await served.settle()
+    assert rows(served).keys() == {"fraud"}
+    assert rows(served)["fraud"]["stickiness"] == {"header": "x-user"}
+
+
+async def test_a_first_revision_that_the_router_would_refuse_is_not_available() -> None:
+    made = World()
+    made.move_alias("3")
+    made.apply(traffic=BAD)
+    await made.settle()
+    assert made.condition("Available") == ("False", "RouterRefused")
+    assert made.condition("Stalled") == ("True", "RouterRefused")
+    assert rows(made) == {}
+
+
+async def test_a_row_that_somebody_broke_is_not_kept(served: World) -> None:
+    served.apply(traffic=BAD)
+    await served.settle()
+    broken = json.dumps({"models": {"fraud": rows(served)["fraud"] | {"surprise": 1}}})
+    served.cluster.edit(served.ref(CONFIG_MAP, NAME), lambda item: item["data"].update({routing.TABLE: broken}))
+    served.restart()
+    await served.settle()
+    assert rows(served) == {}
+
+
+def rows(served: World) -> dict[str, Manifest]:
+    """The table that the agents follow."""
+    config_map = next(item for item in served.all(CONFIG_MAP) if item["metadata"]["name"] == NAME)
+    found: dict[str, Manifest] = json.loads(config_map["data"][routing.TABLE])["models"]
+    return found
 
 
 async def test_the_pods_of_an_old_version_stay_until_no_router_uses_it(served: World) -> None:

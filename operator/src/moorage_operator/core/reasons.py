@@ -27,6 +27,7 @@ class Reason(StrEnum):
     PENDING = "Pending"
     ROUTER_UNREACHABLE = "RouterUnreachable"
     ROUTER_UNAVAILABLE = "RouterUnavailable"
+    ROUTER_REFUSED = "RouterRefused"
     PROMOTED = "Promoted"
     PROGRESSING = "Progressing"
     PAUSED = "Paused"
@@ -121,6 +122,10 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.ROUTER_UNAVAILABLE: Explanation(
         "No pod of the namespace's router is ready.",
         "`kubectl describe deployment moorage-router` in the namespace.",
+    ),
+    Reason.ROUTER_REFUSED: Explanation(
+        "The router would refuse what the spec asks for, so it is not told. It goes on with what it had.",
+        "Correct what the message names. The API server refuses such a spec, so the CRD is of another version: `helm upgrade`.",
     ),
     Reason.PROMOTED: Explanation(
         "The wanted revision is stable and answers; as an event: it has just taken over.", _WAIT

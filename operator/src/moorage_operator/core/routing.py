@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -77,6 +78,8 @@ class RouterView:
     """Router pods that are ready and do not answer, in words."""
     problem: str = ""
     """Why there is no router pod at all that is ready."""
+    refused: str = ""
+    """Why no router is told what this ModelDeployment wants now, if its own parser would refuse it."""
 
     @property
     def has_pods(self) -> bool:
@@ -105,6 +108,14 @@ def _of_canary(canary: Role, at: Position) -> Manifest:
     if at.shadow:
         found["shadow"] = {"revision": canary.revision, "percent": at.shadow}
     return found
+
+
+def read_rows(config_map: Manifest | None) -> dict[str, Manifest]:
+    """What each ModelDeployment has in the table, as it is stored; nothing of one that is lost or broken."""
+    try:
+        return msgspec.json.decode((config_map or {}).get("data", {}).get(TABLE, ""), type=_Table).models
+    except msgspec.MsgspecError:
+        return {}
 
 
 def read_ports(config_map: Manifest | None, services: Iterable[Manifest]) -> Ports:
@@ -144,6 +155,10 @@ def data(ports: Ports, rows: Mapping[str, Manifest]) -> dict[str, str]:
         TABLE: msgspec.json.encode({"models": rows}, order="sorted").decode(),
         PORTS: msgspec.json.encode(ports, order="sorted").decode(),
     }
+
+
+class _Table(msgspec.Struct, frozen=True):
+    models: dict[str, dict[str, Any]] = {}
 
 
 class _Model(msgspec.Struct, frozen=True, rename="camel"):
