@@ -8,10 +8,12 @@ from typing import Any
 
 from moorage_operator.core import names, rollout, spec, steps, strategy
 from moorage_operator.core.counted import Sample
+from moorage_operator.core.header_routes import Route
 from moorage_operator.core.kinds import DEPLOYMENT, Manifest, Ref
 from moorage_operator.core.observed import Observed
 from moorage_operator.core.revisions import Owner
 from moorage_operator.core.rollout import Progress, Wanted
+from moorage_operator.core.routing import Match
 from moorage_operator.core.state import Judged, Measured, Position, Rejected, Role, State
 from moorage_operator.core.traffic import Routed
 from moorage_operator.core.waiting import World
@@ -36,6 +38,11 @@ class A:
     """Pods that the routers know; all that are ready, if not said."""
     at: int = 0
     weight: int = 0
+    scale: int | None = None
+    routes: tuple[Route, ...] = ()
+    matches: frozenset[Match] | None = frozenset()
+    """Header routes that the routers hold."""
+    shadow: int = 0
     ago: int = 0
     """Seconds since the step began."""
     paused: bool = False
@@ -69,7 +76,8 @@ class A:
         observed = Observed(owner=OWNER, generation=1, children=children, pods=pods, sample=self.sample)
         revisions = frozenset(self.split if self.split is not None else {"fraud-v3", "fraud-v4"})
         known = self.ready if self.known is None else self.known
-        return World(spec.parse({"spec": manifest}), observed, Routed(self.split, revisions, known), NOW)
+        routed = Routed(self.split, revisions | {match.revision for match in self.matches or ()}, known, self.matches)
+        return World(spec.parse({"spec": manifest}), observed, routed, NOW)
 
     @property
     def state(self) -> State:
@@ -87,7 +95,7 @@ class A:
         digest = strategy.hash_of(steps.of(self.world.spec, state))
         started = NOW - timedelta(seconds=self.ago)
         measured = self.measured or Measured(at=NOW if self.judged and not self.sample else None, weight=self.weight)
-        position = Position(self.at, digest, started, self.weight, paused=self.paused)
+        position = Position(self.at, digest, started, self.weight, self.scale, self.routes, self.shadow, self.paused)
         return state.changed(position=position, measured=measured, analysis=self.seen)
 
     def _pod(self, revision: str, number: int) -> Manifest:

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import world
 from moorage_operator import errors
-from moorage_operator.core import names
+from moorage_operator.core import names, routing
 from moorage_operator.core.kinds import (
     AUTOSCALER,
     CONFIG_MAP,
@@ -34,10 +34,27 @@ VERSIONS = st.sampled_from(["1", "2", "3", "4"])
 FATES = st.sampled_from(
     [world.ready, world.loading, world.failing("ModelLoadFailed"), world.failing("PickleNotAllowed")]
 )
+ROUTED: dict[str, Any] = {
+    "strategy": "canary",
+    "steps": [
+        {"setCanaryScale": {"replicas": 0}},
+        {"setHeaderRoute": {"name": "testers", "match": {"header": "x-group", "value": "beta"}}},
+        {"pause": {"duration": 20}},
+        {"setHeaderRoute": {"name": "staff", "match": {"cookie": "staff", "value": "yes"}}},
+        {"pause": {}},
+        {"setHeaderRoute": {"name": "testers"}},
+        {"setCanaryScale": {"matchTrafficWeight": True}},
+        {"setWeight": 50},
+    ],
+    "shadow": {"percent": 10},
+}
+"""With header routes and a shadow."""
+
 STRATEGIES: list[dict[str, Any]] = [
     {"strategy": "canary"},
     {"strategy": "canary", "steps": [{"setWeight": 50}, {"pause": {"duration": 20}}, {"setWeight": 75}]},
     {"strategy": "canary", "steps": [{"setWeight": 0}, {"pause": {}}, {"setWeight": 50}, {"pause": {}}]},
+    ROUTED,
     {"strategy": "blueGreen"},
     {"strategy": "blueGreen", "blueGreen": {"autoPromote": False}},
     {"strategy": "recreate"},
@@ -53,14 +70,15 @@ class Killed(BaseException):
 class History(RuleBasedStateMachine):
     """One ModelDeployment's life."""
 
-    @initialize(version=VERSIONS, replicas=st.integers(1, 3))
-    def begin(self, version: str, replicas: int) -> None:
+    @initialize(version=VERSIONS, replicas=st.integers(1, 3), rollout=st.sampled_from([{}, ROUTED]))
+    def begin(self, version: str, replicas: int, rollout: dict[str, Any]) -> None:
         self.world = World()
         self.world.move_alias(version)
         self.champion = version
-        self.world.apply(replicas=replicas)
+        self.world.apply(replicas=replicas, rollout=rollout)
         self.seen_traffic: str | None = None
         self.seen_weight = 0
+        self.seen_routes: set[tuple[str, str]] = set()
         self.said = 0
 
     # Users.
@@ -84,11 +102,18 @@ class History(RuleBasedStateMachine):
 
     @rule(strategy=st.sampled_from(STRATEGIES), delay=st.sampled_from([0, 30]))
     def choose_a_strategy(self, strategy: dict[str, Any], delay: int) -> None:
-        self.world.apply(replicas=2, autoscaling=None, rollout=strategy | {"scaleDownDelaySeconds": delay})
+        """The API server lets no header route and no shadow through without a router of ours."""
+        traffic = {"router": "auto"} if "shadow" in strategy else self._spec().get("traffic")
+        self.world.apply(
+            replicas=2, autoscaling=None, rollout=strategy | {"scaleDownDelaySeconds": delay}, traffic=traffic
+        )
 
     @rule(router=st.sampled_from(["auto", "replicas"]))
     def choose_a_router(self, router: str) -> None:
-        self.world.apply(traffic={"router": router})
+        rollout = self._spec().get("rollout", {})
+        self.world.apply(
+            traffic={"router": router}, rollout={} if router == "replicas" and "shadow" in rollout else rollout
+        )
 
     @rule(verb=st.sampled_from(VERBS), role=st.sampled_from(["stable", "canary"]))
     def say_something(self, verb: str, role: str) -> None:
@@ -240,6 +265,7 @@ class History(RuleBasedStateMachine):
         else:
             assert address["spec"]["selector"][names.APP_COMPONENT] == names.ROUTER
             assert all(shares == expected for shares in self.world.agents.shares())
+            assert self._matches() == self._routes(status)
         kept = {key for key in address["metadata"].get("annotations", {}) if not key.startswith("moorage.dev/")}
         assert kept == spec.get("service", {}).get("annotations", {}).keys()
 
@@ -260,6 +286,28 @@ class History(RuleBasedStateMachine):
         if target and left and target != left and self._ready(left) and self.world.status.get("stable"):
             wanted = self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1)
             assert self._ready(target) or wanted == 0
+
+    @invariant()
+    def testers_get_a_canary_only_when_it_has_ready_pods(self) -> None:
+        routes, before = self._routes(self.world.status), self.seen_routes
+        self.seen_routes = routes
+        if routes - before and self._spec().get("replicas", 1):
+            assert self._ready(self.world.status["canary"]["revision"])
+
+    def _routes(self, status: Manifest) -> set[tuple[str, str]]:
+        """By value and revision; where the canary has everything there are none to be seen."""
+        if status.get("weights", {}).get("desired") == 100:
+            return set()
+        return {(item["value"], status["canary"]["revision"]) for item in status.get("headerRoutes", ())}
+
+    def _matches(self) -> set[tuple[str, str]]:
+        return {
+            (match.value, match.revision)
+            for state in self.world.agents.states.values()
+            if (held := routing.held(state, world.KEY.name))
+            for match in held.matches
+            if held.shares[match.revision] != 10_000
+        }
 
     def _only_target(self) -> str | None:
         """The revision that gets all requests, if there is just one."""
@@ -283,12 +331,17 @@ class History(RuleBasedStateMachine):
             self.world.apply(service=service | {"annotations": {}})
             self.everything_heals()
 
+    def _spec(self) -> Manifest:
+        spec: Manifest = self.world.all(MODEL_DEPLOYMENT)[0]["spec"]
+        return spec
+
     def _settle(self) -> None:
         asyncio.run(self.world.settle(rounds=60, after_a_pass=self._after_a_pass))
 
     def _after_a_pass(self) -> None:
         self.the_address_never_leaves_ready_pods_for_unready_ones()
         self.a_canary_gets_more_requests_only_when_it_has_ready_pods()
+        self.testers_get_a_canary_only_when_it_has_ready_pods()
 
     def _pass(self) -> None:
         before, spec = self.world.counts(), self.world.all(MODEL_DEPLOYMENT)[0]["spec"]

@@ -14,8 +14,9 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pytest
@@ -141,10 +142,13 @@ def ending_namespaces(api: Api) -> set[str]:
     return {item["metadata"]["name"] for item in namespaces if item["status"]["phase"] == "Terminating"}
 
 
-def ask(url: str, body: Object | None = None, *, seconds: float = 10) -> Any:
+def ask(
+    url: str, body: Object | None = None, *, headers: Mapping[str, str] = MappingProxyType({}), seconds: float = 10
+) -> Any:
     """None where nobody listens; an HTTP error is an error."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})  # noqa: S310  # http, a Service
+    found = {"content-type": "application/json", **headers}
+    request = urllib.request.Request(url, data, found)  # noqa: S310  # http, a Service
     try:
         with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310  # the same
             return json.loads(answer.read())

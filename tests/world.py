@@ -149,7 +149,11 @@ class FakeAgents:
 
     def _seen(self, row: Manifest) -> Manifest:
         revisions = [row["stable"], *([row["canary"]["revision"]] if "canary" in row else [])]
-        return row | {"endpoints": {revision: self.world.ready_pods(revision) for revision in revisions}}
+        matches = [match | {"revision": row["canary"]["revision"]} for match in row.get("matches", ())]
+        found = row | {"endpoints": {revision: self.world.ready_pods(revision) for revision in revisions}}
+        if "shadow" in row:
+            found["shadow"] = row["shadow"] | {"weight": 100 * row["shadow"]["percent"]}
+        return found | {"matches": matches}
 
 
 def _is_of_router(item: Manifest) -> bool:

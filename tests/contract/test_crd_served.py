@@ -78,6 +78,7 @@ def dry_run(api: Api, manifest: Object) -> subprocess.CompletedProcess[str]:
 
 
 BY_PODS = {"router": "replicas"}
+TO_TESTERS = {"setHeaderRoute": {"name": "testers", "match": {"header": "x-group", "value": 'it\'s "beta", ä'}}}
 REFUSED = {
     "no model": (a_model(model=None), "spec.model: Required value"),
     "no alias and no version": (a_model(model={"name": "iris"}), "set exactly one of spec.model.alias"),
@@ -179,6 +180,36 @@ REFUSED = {
         a_model_with_steps({"setCanaryScale": {}}),
         "set either replicas or matchTrafficWeight: true",
     ),
+    "route without a value": (
+        a_model_with_steps({"setHeaderRoute": {"name": "t", "match": {"header": "x-group"}}}),
+        "a match has a header or a cookie, and the value that it must have",
+    ),
+    "route by two things": (
+        a_model_with_steps({"setHeaderRoute": {"name": "t", "match": {"header": "a", "cookie": "b", "value": "c"}}}),
+        "a match has a header or a cookie, and the value that it must have",
+    ),
+    "route by nothing": (
+        a_model_with_steps({"setHeaderRoute": {"name": "t", "match": {"value": "c"}}}),
+        "a match has a header or a cookie, and the value that it must have",
+    ),
+    "route by a value of two lines": (
+        a_model_with_steps({"setHeaderRoute": {"name": "t", "match": {"header": "a", "value": "b\nc"}}}),
+        "match.value in body should match",
+    ),
+    "route by a header of the router itself": (
+        a_model_with_steps({"setHeaderRoute": {"name": "t", "match": {"header": "X-Moorage-Arm", "value": "b"}}}),
+        "headers that start with x-moorage- are set by the router itself",
+    ),
+    "route without a name": (a_model_with_steps({"setHeaderRoute": {}}), "setHeaderRoute.name: Required value"),
+    "route without a router": (
+        a_model_with_steps(TO_TESTERS, traffic=BY_PODS),
+        "router replicas knows no requests, only connections: setHeaderRoute needs router haproxy",
+    ),
+    "shadow without a router": (
+        a_model(rollout={"shadow": {"percent": 10}}, traffic=BY_PODS),
+        "router replicas knows no requests, only connections: rollout.shadow needs router haproxy",
+    ),
+    "shadow of more than all": (a_model(rollout={"shadow": {"percent": 101}}), "should be less than or equal to 100"),
     "two keys": (
         a_model(traffic={"stickiness": {"header": "x-user", "cookie": "user"}}),
         "set either stickiness.header or stickiness.cookie",
@@ -229,6 +260,15 @@ ACCEPTED = {
     "a weight by pods": a_model_with_steps({"setWeight": 25}, replicas=3, traffic=BY_PODS),
     "a key": a_model(traffic={"stickiness": {"cookie": "session"}}),
     "a scale": a_model_with_steps({"setCanaryScale": {"replicas": 2}}, {"setCanaryScale": {"matchTrafficWeight": True}}),
+    "routes that begin and end": a_model_with_steps(
+        TO_TESTERS,
+        {"setHeaderRoute": {"name": "staff", "match": {"cookie": "staff", "value": "yes"}}},
+        {"setHeaderRoute": {"name": "testers"}},
+        {"setHeaderRoute": {"name": "staff", "match": {}}},
+    ),
+    "as many routes as there may be": a_model_with_steps(*[TO_TESTERS] * 32),
+    "a shadow": a_model(rollout={"shadow": {"percent": 10}}),
+    "no shadow by pods": a_model(rollout={"shadow": {"percent": 0}}, traffic=BY_PODS),
     "steps": a_model_with_steps(
         {"setWeight": 25}, {"pause": {"duration": "1h30m"}}, {"pause": {"duration": 90}}, {"pause": {}}, replicas=3
     ),

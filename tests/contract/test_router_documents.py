@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
+import documents
+from moorage_operator import errors
 from moorage_operator.core import routing, spec
+from moorage_operator.core.header_routes import Route
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.router_plan import AGENT_PORT, METRICS_PORT
 from moorage_operator.core.state import Position, Role, State
 from moorage_operator.router import report, settings, table
 
+BETA = Route("testers", 'it\'s a "beta"', header="X-Group")
+STAFF = Route("staff", "yes", cookie="staff")
 STABLE, CANARY = Role("fraud-v3-11111111", "3"), Role("fraud-v4-22222222", "4", salt="a1b2c3d4")
 
 
@@ -27,6 +34,8 @@ ROWS = {
     "a canary without a weight": row(State(stable=STABLE, canary=CANARY)),
     "a canary": row(State(stable=STABLE, canary=CANARY, position=Position(weight=25))),
     "a canary with everything": row(State(stable=STABLE, canary=CANARY, position=Position(weight=100))),
+    "header routes": row(State(stable=STABLE, canary=CANARY, position=Position(routes=(BETA, STAFF)))),
+    "a shadow": row(State(stable=STABLE, canary=CANARY, position=Position(shadow=100))),
     "a key in a header": row(State(stable=STABLE), stickiness={"header": "X-User.id_1"}),
     "a key in a cookie": row(State(stable=STABLE), stickiness={"cookie": "session"}),
 }
@@ -38,6 +47,41 @@ def test_the_agent_takes_what_the_operator_writes(made: Manifest) -> None:
     model = table.parse(document).models["fraud"]
     assert model.port == 10000
     assert model.stable == made["stable"]
+
+
+def test_routes_and_shadows_are_the_canarys() -> None:
+    made = row(State(stable=STABLE, canary=CANARY, position=Position(routes=(BETA, STAFF), shadow=10)))
+    document = routing.data(routing.Ports(), {"fraud": made or {}})[routing.TABLE]
+    model = table.parse(document).models["fraud"]
+    assert [(arm, condition.header, condition.cookie, condition.value) for arm, condition in model.conditions()] == [
+        ("canary", "X-Group", "", 'it\'s a "beta"'),
+        ("canary", "", "staff", "yes"),
+    ]
+    assert model.shadow
+    assert (model.shadow.revision, model.shadow.weight) == (CANARY.revision, 1000)
+
+
+def test_the_bounds_of_the_crd_are_those_of_the_agent() -> None:
+    crd = yaml.safe_load((documents.REPOSITORY / "crds/modeldeployments.moorage.dev.yaml").read_text())
+    rollout = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["rollout"]
+    match = rollout["properties"]["steps"]["items"]["properties"]["setHeaderRoute"]["properties"]["match"]["properties"]
+    for value in ("b", "b" * 256, "ä: b, c;'\"\\ {}", "", "b" * 257, "b\nc", "b\x7f", "\x00"):
+        _same(match["value"], value, Route("r", value, header="h"))
+    for name in ("x", "X-Group.id_1", "h" * 127, "", "h" * 128, "x group", "-x", "x:y", "x\n"):
+        _same(match["header"], name, Route("r", "v", header=name))
+        _same(match["cookie"], name, Route("r", "v", cookie=name))
+
+
+def _same(schema: Manifest, text: str, route: Route) -> None:
+    """Does the API server take the text just where the agent does?"""
+    fits = len(text) <= schema["maxLength"] and re.search(schema["pattern"].replace("$", r"\Z"), text) is not None
+    made = row(State(stable=STABLE, canary=CANARY, position=Position(routes=(route,))))
+    try:
+        table.parse(routing.data(routing.Ports(), {"fraud": made or {}})[routing.TABLE])
+        taken = True
+    except errors.TableRefused:
+        taken = False
+    assert fits == taken, text
 
 
 def test_a_model_without_a_revision_is_not_in_the_table() -> None:
@@ -53,6 +97,10 @@ def test_the_operator_reads_what_the_agent_answers() -> None:
         arms=(report.ArmState(name="challenger", revision="fraud-v5-33333333", weight=2000),),
         endpoints={"fraud-v3-11111111": 3, "fraud-v4-22222222": 2},
         counters={"stable": counters},
+        matches=(
+            report.MatchState(arm="canary", revision="fraud-v4-22222222", value="beta", header="x-group", cookie=""),
+        ),
+        shadow=report.ShadowState(revision="fraud-v4-22222222", weight=1000),
     )
     answer = msgspec.json.encode(report.State(started_at="now", resource_version="7", models={"fraud": model}))
     state = msgspec.json.decode(answer, type=routing.AgentState)
@@ -62,7 +110,16 @@ def test_the_operator_reads_what_the_agent_answers() -> None:
     assert held.shares == {"fraud-v3-11111111": 6000, "fraud-v5-33333333": 2000, "fraud-v4-22222222": 2000}
     assert held.endpoints == {"fraud-v3-11111111": 3, "fraud-v4-22222222": 2}
     assert held.port == 10000
+    assert held.matches == {routing.Match("fraud-v4-22222222", "beta", header="x-group")}
+    assert held.shadow == routing.Share("fraud-v4-22222222", 1000)
     assert routing.held(state, "other") is None
+
+
+def test_an_agent_that_tells_less_holds_no_match_and_no_shadow() -> None:
+    answer = b'{"models": {"fraud": {"port": 10000, "stable": "fraud-v3-11111111"}}}'
+    held = routing.held(msgspec.json.decode(answer, type=routing.AgentState), "fraud")
+    assert held
+    assert (held.matches, held.shadow) == (frozenset(), None)
 
 
 def test_no_model_gets_a_port_of_the_router_itself() -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import load
+import place as places
 from mlflow_in_cluster import Registry
 from place import Place, a_model, until
 
 STEPS = [{"setWeight": 20}, {"pause": {"duration": 4}}, {"setWeight": 60}, {"pause": {"duration": 4}}]
 FAST: dict[str, Any] = {"steps": STEPS, "scaleDownDelaySeconds": 2, "abortScaleDownDelaySeconds": 2}
 COMMAND = "moorage.dev/command"
+TO_TESTERS = {"setHeaderRoute": {"name": "testers", "match": {"header": "x-group", "value": "beta"}}}
+METRICS = "from urllib import request; print(request.urlopen('http://127.0.0.1:8082/metrics').read().decode())"
+COPIES = re.compile(r'^moorage_shadow_total\{outcome="(\w+)",revision="([^"]+)"\} ([0-9.]+)', re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +97,74 @@ def test_a_pause_waits_for_a_command_and_abort_goes_back(place: Place, registry:
         command(place, "asked", f"promote@{canary}/1")
         until(60, "it is stable", lambda: place.stable_version("asked") == "2")
     assert running.failed == 0, running.said
+
+
+Answer = Callable[..., set[str]]
+
+
+def asking(url: str, model: str) -> Answer:
+    """`asked(20, header=value)` asks 20 times, each on a new connection, and tells which versions have answered."""
+    found = until(20, "the address answers", lambda: places.ask(f"{url}/v2/models/{model}"))
+    tensor = found["inputs"][0] | {"shape": [1, 64], "data": [0.0] * 64}
+
+    def once(headers: dict[str, str]) -> str:
+        answer = places.ask(f"{url}/v2/models/{model}/infer", {"inputs": [tensor]}, headers=headers)
+        assert answer, "nobody answers"
+        return str(answer["model_version"])
+
+    return lambda times, **headers: {
+        once({name.replace("_", "-"): headers[name] for name in headers}) for _ in range(times)
+    }
+
+
+def test_testers_get_the_new_version_at_weight_0_and_nobody_else_does(
+    place: Place, registry: Registry, model: str
+) -> None:
+    registry.set_alias(model, "1")
+    place.apply(a_model("tested", model, rollout=FAST | {"steps": [TO_TESTERS, {"pause": {}}]}))
+    place.wait_ready("tested")
+    with place.reach("tested") as url:
+        asked = asking(url, model)
+        assert asked(5, x_group="beta") == {"1"}
+        registry.set_alias(model, "2")
+        place.wait_for_reason("tested", "Paused")
+        assert weight(place, "tested") == 0
+        assert asked(20, x_group="beta") == {"2"}
+        assert asked(20) | asked(20, x_group="alpha") == {"1"}
+        command(place, "tested", f"abort@{place.status('tested')['canary']['revision']}")
+        place.wait_for_reason("tested", "RolledBack")
+        until(30, "testers get the stable version again", lambda: asked(5, x_group="beta") == {"1"})
+    assert "headerRoutes" not in place.status("tested")
+
+
+def test_copies_go_to_the_new_version_and_callers_get_the_stable_one_alone(
+    place: Place, registry: Registry, model: str
+) -> None:
+    registry.set_alias(model, "1")
+    rollout = FAST | {"steps": [{"pause": {}}], "shadow": {"percent": 100}}
+    place.apply(a_model("shadowed", model, rollout=rollout))
+    place.wait_ready("shadowed")
+    registry.set_alias(model, "2")
+    until(
+        120,
+        "the routers mark requests for copies",
+        lambda: place.status("shadowed").get("shadow") == {"percent": 100, "verified": True},
+        lambda: place.status("shadowed"),
+    )
+    stable, canary = (place.status("shadowed")[role]["revision"] for role in ("stable", "canary"))
+    with place.reach("shadowed") as url:
+        assert asking(url, model)(40) == {"1"}
+
+    def copies() -> Counter[str]:
+        """By outcome, as stable's pods count them."""
+        counted: Counter[str] = Counter()
+        for pod in place.pods("shadowed", stable):
+            text = place.kubectl("exec", pod["metadata"]["name"], "--", "python", "-c", METRICS)
+            counted.update({outcome: int(float(n)) for outcome, of, n in COPIES.findall(text) if of == canary})
+        return counted
+
+    until(30, "the copies were answered, and the same", lambda: copies()["agree"] >= 20, copies)
+    assert copies()["disagree"] == 0
+    command(place, "shadowed", f"promote@{canary}")
+    until(60, "it is stable", lambda: place.stable_version("shadowed") == "2")
+    assert "shadow" not in place.status("shadowed")

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from a_rollout import CANARY, NEXT, NOW, STABLE, A, both, split
+from a_rollout import CANARY, NEXT, NOW, STABLE, STEPS, A, both, split
 from moorage_operator.core import commands, rollout, steps
+from moorage_operator.core.header_routes import Route
+from moorage_operator.core.routing import Match
 from moorage_operator.core.state import Rejected, Result, Role, State
 from moorage_operator.core.waiting import WaitsFor
 
@@ -167,6 +170,115 @@ def test_the_first_revision_needs_no_steps() -> None:
     after = rollout.advance(state, CANARY, given.world).state
     assert after.stable
     assert after.stable.revision == "fraud-v4"
+
+
+# Header routes, and shadows.
+
+BETA = Route("testers", "beta", header="x-group")
+TO_TESTERS = {"setHeaderRoute": {"name": "testers", "match": {"header": "x-group", "value": "beta"}}}
+ROUTED = [TO_TESTERS, {"pause": {}}, {"setHeaderRoute": {"name": "testers"}}, {"setWeight": 0}, {"pause": {}}]
+HELD = frozenset({Match("fraud-v4", "beta", header="x-group")})
+OTHER = frozenset({Match("fraud-v4", "alpha", header="x-group")})
+
+
+def routed(**more: Any) -> A:
+    given: dict[str, Any] = {"steps": ROUTED, "router": "haproxy", "ready": both(2)}
+    return A(**given | more)
+
+
+BY_HEADER = {
+    #                                     world                                                       step routes   waits for
+    "its pods are few":                  (routed(ready=both(1)),                                       0, (),      PODS),
+    "routers do not know the pods":      (routed(known=both(1)),                                       0, (),      ROUTERS),
+    "pods are ready and known":          (routed(),                                                    0, (BETA,), ROUTERS),
+    "one router does not hold it":       (routed(routes=(BETA,), matches=None),                        0, (BETA,), ROUTERS),
+    "another value is held":             (routed(routes=(BETA,), matches=OTHER),                       0, (BETA,), ROUTERS),
+    "all hold it":                       (routed(routes=(BETA,), matches=HELD),                        1, (BETA,), PERSON),
+    "a pod is needed at any scale":      (routed(ready=both(0), scale=0),                              0, (),      PODS),
+    "it is taken away":                  (routed(at=2, routes=(BETA,), matches=HELD),                  2, (),      ROUTERS),
+    "it is away":                        (routed(at=2),                                                4, (),      PERSON),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "step", "routes", "waits_for"), BY_HEADER.values(), ids=BY_HEADER)
+def test_a_header_route(given: A, step: int, routes: tuple[Route, ...], waits_for: WaitsFor) -> None:
+    after = given.after()
+    assert (after.state.position.index, after.state.position.routes) == (step, routes)
+    assert after.state.position.weight == 0
+    assert after.obstacle
+    assert after.obstacle.waits_for is waits_for
+
+
+def test_a_route_replaces_the_one_of_its_name_and_stays_beside_others() -> None:
+    by_cookie = {"setHeaderRoute": {"name": "staff", "match": {"cookie": "staff", "value": "yes"}}}
+    staff = Route("staff", "yes", cookie="staff")
+    old = Route("testers", "alpha", header="x-group")
+    after = routed(routes=(old, staff), matches=HELD).after().state
+    assert after.position.routes == (staff, BETA)
+    assert routed(steps=[by_cookie, {"pause": {}}], routes=(BETA,)).after().state.position.routes == (BETA, staff)
+
+
+ENDS_WITH = {
+    "promotion": routed(at=5, weight=100, ready=both(3), split={"fraud-v4": 100}),
+    "another version": routed(at=1, wants=NEXT),
+    "the stable version": routed(at=1, wants=STABLE),
+    "lost pods": routed(at=1, ready=both(0)),
+    "crashes": routed(at=1, crashing="fraud-v4"),
+}
+
+
+@pytest.mark.parametrize("given", ENDS_WITH.values(), ids=ENDS_WITH)
+def test_routes_and_shadows_end_with_the_rollout(given: A) -> None:
+    after = replace(given, routes=(BETA,), shadow=10, options={"shadow": {"percent": 10}}).after().state
+    assert (after.position.weight, after.position.routes, after.position.shadow) == (0, (), 0)
+    assert not after.canary or after.canary.revision == "fraud-v5"
+
+
+def test_the_next_version_begins_when_no_router_sends_testers_to_the_one_before() -> None:
+    given = routed(at=1, routes=(BETA,), matches=HELD, wants=NEXT)
+    after = given.after().state
+    assert [role.revision for role in after.leaving] == ["fraud-v4"]
+    assert not rollout.advance(after, NEXT, given.world).state.canary
+    later = rollout.advance(after, NEXT, replace(given, matches=frozenset()).world).state
+    assert later.canary
+    assert not later.leaving
+
+
+def test_of_routes_only_those_stay_that_changed_steps_set_as_well() -> None:
+    staff = Route("staff", "yes", cookie="staff")
+    given = routed(at=1, routes=(BETA, staff), matches=HELD)
+    changed = replace(given, steps=[{"setWeight": 0}, {"pause": {}}, TO_TESTERS])
+    assert rollout.advance(given.state, CANARY, changed.world).state.position.routes == (BETA,)
+
+
+def test_a_weight_needs_a_pod_at_any_scale() -> None:
+    after = A(steps=[{"setWeight": 25}], router="haproxy", ready=both(0), scale=0).after()
+    assert after.obstacle
+    assert after.obstacle.waits_for is PODS
+
+
+SHADOWED = {
+    #                                     world                                                                    percent
+    "its pods are not ready":            (routed(ready=both(0)),                                                    0),
+    "not all of its pods are ready":     (routed(ready=both(1)),                                                    0),
+    "all of its pods are ready":         (routed(),                                                                 10),
+    "routers know none of them":         (routed(known={"fraud-v3": 3}),                                            10),
+    "one is left":                       (routed(ready=both(1), shadow=10),                                         10),
+    "none is left":                      (routed(ready=both(0), shadow=10),                                         0),
+    "the share is another by now":       (routed(ready=both(1), shadow=20),                                         10),
+    "it has a weight":                   (routed(steps=STEPS, at=3, weight=50, ready=both(3), split=split(50)),     10),
+    "pods share the requests":           (A(ready=both(1)),                                                         0),
+    "there is no rollout":               (routed(canary="", wants=STABLE),                                          0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "percent"), SHADOWED.values(), ids=SHADOWED)
+def test_requests_are_copied_while_a_canary_has_pods(given: A, percent: int) -> None:
+    without = given.after()
+    assert without.state.position.shadow == 0
+    after = replace(given, options={"shadow": {"percent": 10}}).after()
+    assert after.state.position.shadow == percent
+    assert after.obstacle == without.obstacle, "a shadow holds nothing up"
 
 
 BLUE_GREEN = {"strategy": "blueGreen"}

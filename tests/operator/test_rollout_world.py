@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import pytest
 
 import world
-from moorage_operator.core import names
+from moorage_operator.core import names, routing
 from moorage_operator.core.kinds import (
     AUTOSCALER,
     CONFIG_MAP,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
+    MODEL_DEPLOYMENT,
     ROLE_BINDING,
     SERVICE,
     SERVICE_ACCOUNT,
+    Manifest,
 )
 from moorage_operator.core.routing import NAME
 from world import World
@@ -203,6 +208,190 @@ async def test_a_router_that_cannot_be_asked_is_told_and_holds_the_rollout(serve
     await served.pass_time(601)
     assert served.condition("Ready") == ("False", "RolledBack")
     assert served.traffic() == "3"
+
+
+TO_TESTERS = {"setHeaderRoute": {"name": "testers", "match": {"header": "x-group", "value": "beta"}}}
+BY_HEADER = [TO_TESTERS, {"pause": {}}, {"setWeight": 25}, {"pause": {}}]
+
+
+def by_header(served: World) -> set[tuple[str, str]]:
+    """What each router sends by a header, to which version; only where all do the same."""
+    held = [routing.held(state, world.KEY.name) for state in served.agents.states.values()]
+    found = {
+        frozenset((match.value, served.version(match.revision)) for match in item.matches) for item in held if item
+    }
+    assert len(found) == 1
+    return set(found.pop())
+
+
+async def test_testers_get_the_canary_at_weight_0_until_it_has_taken_over(served: World) -> None:
+    served.apply(rollout={"steps": BY_HEADER})
+    served.move_alias("4")
+    await served.settle()
+    assert served.status["weights"] == {"desired": 0, "applied": 0, "verified": True}
+    assert served.status["headerRoutes"] == [{"name": "testers", "value": "beta", "header": "x-group"}]
+    assert served.status["message"].startswith(
+        "step 2 of 5: 0 % and the route testers to version 4, the rest to version 3"
+    )
+    assert served.counts() == {"3": 4, "4": 2}
+    assert by_header(served) == {("beta", "4")}
+    assert served.condition("TrafficProgrammed") == ("True", "Programmed")
+    served.command(f"promote@{served.revision('4')}")
+    await served.settle()
+    assert served.status["weights"]["applied"] == 25
+    assert by_header(served) == {("beta", "4")}
+    served.command(f"promoteFull@{served.revision('4')}")
+    await served.settle()
+    assert served.condition("Ready") == ("True", "Promoted")
+    assert by_header(served) == set()
+    assert "headerRoutes" not in served.status
+    assert served.events().count("RoutesSet") == 1
+
+
+async def test_no_route_counts_as_set_before_all_routers_hold_it(served: World) -> None:
+    served.apply(rollout={"steps": [{"pause": {}}, *BY_HEADER]})
+    served.move_alias("4")
+    await served.settle()
+    served.agents.deaf.add(next(iter(served.agents.states)))
+    served.command(f"promote@{served.revision('4')}")
+    await served.settle()
+    assert "the routers are taking up the route testers" in served.status["message"]
+    assert served.condition("TrafficProgrammed") == ("Unknown", "Pending")
+    served.agents.deaf.clear()
+    await served.settle()
+    assert served.status["currentStepIndex"] == 2
+
+
+async def test_a_canary_that_testers_have_is_put_back_without_pods_and_keeps_them_until_no_router_uses_it(
+    served: World,
+) -> None:
+    served.apply(rollout={"steps": BY_HEADER, "abortScaleDownDelaySeconds": 0})
+    served.move_alias("4")
+    await served.settle()
+    served.agents.deaf.add("*")
+    served.fates["4"] = world.failing("OutOfMemory", "no more memory")
+    served.run_controllers()
+    await served.settle()
+    assert served.condition("Ready") == ("False", "RolledBack")
+    assert served.counts() == {"3": 4, "4": 2}
+    served.agents.deaf.clear()
+    await served.settle()
+    assert by_header(served) == set()
+    assert served.counts() == {"3": 4, "4": 0}
+
+
+async def test_a_new_operator_knows_the_routes_and_the_shadow(served: World) -> None:
+    served.apply(rollout={"steps": BY_HEADER, "shadow": {"percent": 10}})
+    served.move_alias("4")
+    await served.settle()
+    before = served.status
+    assert before["shadow"] == {"percent": 10, "verified": True}
+    served.cluster.writes.clear()
+    served.restart()
+    await served.settle()
+    assert served.status == before
+    assert not served.cluster.writes
+
+
+async def test_requests_are_copied_from_when_the_pods_are_ready_to_the_end_of_the_rollout(served: World) -> None:
+    served.apply(rollout={"steps": [{"pause": {}}], "shadow": {"percent": 10}})
+    served.fates["4"] = world.loading
+    served.move_alias("4")
+    await served.settle()
+    assert "shadow" not in served.status
+    del served.fates["4"]
+    await served.settle()
+    assert served.status["weights"]["desired"] == 0
+    assert served.status["shadow"] == {"percent": 10, "verified": True}
+    table = json.loads(served.all(CONFIG_MAP)[-1]["data"][routing.TABLE])
+    assert table["models"]["fraud"]["shadow"] == {"revision": served.revision("4"), "percent": 10}
+    served.command(f"promote@{served.revision('4')}")
+    await served.settle()
+    assert served.condition("Ready") == ("True", "Promoted")
+    assert "shadow" not in served.status
+    assert not [state for state in served.agents.states.values() if state.models["fraud"].shadow]
+
+
+async def test_a_shadow_that_no_router_takes_up_holds_nothing(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_of_canary", without_shadow(routing._of_canary))
+    served.apply(rollout={"steps": [{"setWeight": 25}, {"pause": {}}], "shadow": {"percent": 10}})
+    served.move_alias("4")
+    await served.settle()
+    assert served.status["shadow"] == {"percent": 10, "verified": False}
+    assert served.status["phase"] == "Paused"
+    assert served.condition("TrafficProgrammed") == ("True", "Programmed")
+
+
+def without_shadow(make: Callable[..., Manifest]) -> Callable[..., Manifest]:
+    return lambda *found: {name: part for name, part in make(*found).items() if name != "shadow"}
+
+
+# A row that the routers would refuse.
+
+
+BAD = {"stickiness": {"header": "x user"}}
+"""No API server with this CRD lets it through; one with another CRD may."""
+
+
+async def test_what_the_router_would_refuse_is_told_and_the_row_before_stays(served: World) -> None:
+    before = rows(served)
+    served.apply(traffic=BAD)
+    await served.settle()
+    assert rows(served) == before
+    assert served.condition("TrafficProgrammed") == ("False", "RouterRefused")
+    assert served.condition("Available") == ("True", "Serving")
+    assert served.condition("Ready") == ("False", "RouterRefused")
+    assert "stickiness.header" in served.message("TrafficProgrammed")
+    served.restart()
+    await served.settle()
+    assert rows(served) == before
+    served.apply(traffic={"stickiness": {"header": "x-user"}})
+    await served.settle()
+    assert rows(served)["fraud"]["stickiness"] == {"header": "x-user"}
+    assert served.condition("Ready") == ("True", "Promoted")
+
+
+async def test_one_that_the_router_would_refuse_holds_up_no_other(served: World) -> None:
+    fraud = served.all(MODEL_DEPLOYMENT)[0]
+    churn = {
+        "apiVersion": fraud["apiVersion"],
+        "kind": fraud["kind"],
+        "metadata": {"name": "churn", "namespace": "payments"},
+    }
+    stable = {"revision": "churn-v1-11111111", "modelVersion": "1"}
+    spec = {"model": {"name": "churn", "version": "1"}, "traffic": BAD}
+    served.cluster.add(churn | {"spec": spec, "status": {"observedGeneration": 1, "stable": stable}})
+    served.apply(traffic={"stickiness": {"header": "x-user"}})
+    await served.settle()
+    assert rows(served).keys() == {"fraud"}
+    assert rows(served)["fraud"]["stickiness"] == {"header": "x-user"}
+
+
+async def test_a_first_revision_that_the_router_would_refuse_is_not_available() -> None:
+    made = World()
+    made.move_alias("3")
+    made.apply(traffic=BAD)
+    await made.settle()
+    assert made.condition("Available") == ("False", "RouterRefused")
+    assert made.condition("Stalled") == ("True", "RouterRefused")
+    assert rows(made) == {}
+
+
+async def test_a_row_that_somebody_broke_is_not_kept(served: World) -> None:
+    served.apply(traffic=BAD)
+    await served.settle()
+    broken = json.dumps({"models": {"fraud": rows(served)["fraud"] | {"surprise": 1}}})
+    served.cluster.edit(served.ref(CONFIG_MAP, NAME), lambda item: item["data"].update({routing.TABLE: broken}))
+    served.restart()
+    await served.settle()
+    assert rows(served) == {}
+
+
+def rows(served: World) -> dict[str, Manifest]:
+    """The table that the agents follow."""
+    config_map = next(item for item in served.all(CONFIG_MAP) if item["metadata"]["name"] == NAME)
+    found: dict[str, Manifest] = json.loads(config_map["data"][routing.TABLE])["models"]
+    return found
 
 
 async def test_the_pods_of_an_old_version_stay_until_no_router_uses_it(served: World) -> None:

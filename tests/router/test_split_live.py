@@ -111,6 +111,11 @@ async def test_a_match_decides_before_the_weights_and_is_counted_apart(router: R
     assert {answer.pod for answer in others.values()} == {"fraud-v1"}
     counters = await router.counters()
     assert (counters["canary-match"]["requests"], counters["canary"]["requests"]) == (20, 0)
+    told = (await router.state())["models"]["fraud"]["matches"]
+    assert [(match["arm"], match["revision"], match["value"]) for match in told] == [
+        ("canary", "fraud-v2", 'it\'s } "beta"'),
+        ("canary", "fraud-v2", "beta"),
+    ]
 
 
 async def test_the_caller_s_own_marks_are_stripped(router: Router) -> None:
@@ -132,6 +137,19 @@ async def test_a_part_of_what_stable_gets_is_shadowed(router: Router) -> None:
 
     assert {(answer.pod, answer.seen["x-moorage-shadow"]) for answer in shadowed} == {("fraud-v1", "fraud-v2")}
     assert is_share(len(shadowed), len(takers(answers, "fraud-v1")), 0.125)
+    assert (await router.state())["models"]["fraud"]["shadow"] == {"revision": "fraud-v2", "weight": 1250}
+
+
+async def test_a_match_to_a_canary_that_is_not_there_is_no_match(router: Router) -> None:
+    matches = [{"name": "testers", "arm": "canary", "header": "x-group", "value": "beta"}]
+    await router.apply(fraud=a_model(router.port, matches=matches))
+
+    answers = await router.ask(FEW[:10], **{"x-group": "beta"})
+
+    assert {answer.pod for answer in answers.values()} == {"fraud-v1"}
+    state = (await router.state())["models"]["fraud"]
+    assert not state["matches"]
+    assert state["shadow"] is None
 
 
 async def test_an_arm_without_a_server_is_answered_by_stable_and_counted_apart(router: Router) -> None:

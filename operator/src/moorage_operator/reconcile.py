@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from moorage_operator import errors, ports
+from moorage_operator import errors, ports, router_rows
 from moorage_operator.core import decide, events, names, revisions, spec, status
 from moorage_operator.core.actions import Action, Apply, Decision, Delete, HandOverReplicas, Measure, RestoreTemplate
 from moorage_operator.core.counted import Sample
@@ -191,7 +191,7 @@ class Reconciler:
             resource_version=metadata["resourceVersion"],
             status=manifest.get("status", {}),
             command=(metadata.get("annotations") or {}).get(names.COMMAND, ""),
-            router=self._routers.view(key),
+            router=router_rows.checked(self._routers.view(key), manifest),
             answer=answer,
             sample=self._meter.sample(key),
             children={ref: child for ref, child in known.items() if ref not in taken},

@@ -1,7 +1,8 @@
 """The router of one namespace, from what is to what ought to be; its queue key is the namespace.
 
 What a ModelDeployment wants of the router is in its status (roles, weight, salt). This pass alone writes the ConfigMap that the
-agents follow, and makes the Deployment in which they run.
+agents follow, and makes the Deployment in which they run. A row that the agents would refuse is not written, lest it hold up the others:
+the one from before stays, and the ModelDeployment's own pass tells why.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-import msgspec
-
-from moorage_operator import errors, ports
-from moorage_operator.core import checks, names, revisions, routing, spec, state
+from moorage_operator import errors, ports, router_rows
+from moorage_operator.core import checks, names, revisions, routing, spec
 from moorage_operator.core.actions import Action, Apply, Delete
 from moorage_operator.core.kinds import CONFIG_MAP, DEPLOYMENT, SERVICE, Manifest, Ref, ref_of
 from moorage_operator.core.names import Key, RouterKey
@@ -65,7 +64,7 @@ class RouterReconciler:
         config_map = observed.children.get(Ref(CONFIG_MAP, key.namespace, routing.NAME))
         before = routing.read_ports(config_map, self._addresses(key.namespace))
         after = routing.allocated(before, wanted)
-        data = routing.data(after, self._rows_of(key.namespace, wanted, after))
+        data = routing.data(after, self._rows_of(key.namespace, wanted, after, config_map))
         owners = [self._owner(key.namespace, name) for name in sorted(wanted)]
         plan = RouterPlan(key.namespace, owners, self._settings, observed)
         may_roll = not self._someone_rolls(key.namespace)
@@ -102,14 +101,20 @@ class RouterReconciler:
         owner = revisions.Owner(key.namespace, routing.NAME, "")
         return Observed(owner=owner, generation=0, children=children)
 
-    def _rows_of(self, namespace: str, wanted: dict[str, Manifest], ports_: routing.Ports) -> dict[str, Manifest]:
+    def _rows_of(
+        self, namespace: str, wanted: dict[str, Manifest], ports_: routing.Ports, config_map: Manifest | None
+    ) -> dict[str, Manifest]:
         """Made anew only for what has changed: a namespace may have a thousand."""
         rows = {}
+        is_new = any(Key(namespace, name) not in self._rows for name in wanted)
+        stored = routing.read_rows(config_map) if is_new else {}
         for name, manifest in wanted.items():
             key, version, port = Key(namespace, name), manifest["metadata"]["resourceVersion"], ports_.of[name]
             known = self._rows.get(key)
             if known is None or known[:2] != (version, port):
-                self._rows[key] = known = (version, port, _row(manifest, port) or (known[2] if known else None))
+                row = router_rows.make(manifest, port)
+                before = known[2] if known else stored.get(name) if row.refusal else None
+                self._rows[key] = known = (version, port, row.content or router_rows.kept(name, before, port))
             if known[2] is not None:
                 rows[name] = known[2]
         for key in [key for key in self._rows if key.namespace == namespace and key.name not in wanted]:
@@ -166,14 +171,6 @@ class RouterReconciler:
 
 def _asks_for_router(manifest: Manifest) -> bool:
     return manifest["spec"].get("traffic", {}).get("router", "auto") in spec.BY_HAPROXY
-
-
-def _row(manifest: Manifest, port: int) -> Manifest | None:
-    """None also for a spec that this operator can't read: then the last row stays."""
-    try:
-        return routing.row(spec.parse(manifest), state.read(manifest.get("status", {})), port)
-    except msgspec.ValidationError:
-        return None
 
 
 def _is_rolling(deployment: Manifest) -> bool:

@@ -35,7 +35,7 @@ def _address(spec: Spec, observed: Observed, state: State) -> Manifest | None:
         if live is None and port is None:
             return None
         is_there = live is None or routing.port_of(live) is not None
-        if port and (is_there or traffic.is_programmed(observed, split)):
+        if port and (is_there or traffic.is_programmed(observed, state)):
             return resources.make_routed_service(observed.owner, spec, port)
     return resources.make_stable_service(observed.owner, spec, tuple(split))
 

@@ -43,13 +43,19 @@ class Report:
 def heed(analysis: Analysis, judged: tuple[Judged, ...], measured: Measured, sample: Sample, arms: Arms) -> Report:
     """With one more sample."""
     measured = msgspec.structs.replace(measured, at=sample.until)
-    if not arms.weight:
-        return Report(judged, _with_baseline(measured, sample, arms))
+    measured = _with_ratio(measured, sample, arms) if arms.weight else _with_baseline(measured, sample, arms)
     before = {item.guard: item.state for item in judged}
     alpha = guards.alpha_of_each(analysis.alpha, sum(not item.prometheus for item in analysis.guards))
-    found = tuple(_judge(guard, before.get(guard.name), alpha, measured, sample, arms) for guard in analysis.guards)
+    found = tuple(
+        _judge(guard, before.get(guard.name), alpha, measured, sample, arms) for guard in seeing(analysis, arms.weight)
+    )
     harmful = [f"{item.guard}: {item.message}" for item in found if item.verdict is Verdict.HARM]
-    return Report(found, _with_ratio(measured, sample, arms), "; ".join(harmful))
+    return Report(found, measured, "; ".join(harmful))
+
+
+def seeing(analysis: Analysis, weight: int) -> tuple[Guard, ...]:
+    """The guards that have something to look at: before the first weight, only those that look at shadows."""
+    return tuple(guard for guard in analysis.guards if weight or guard.disagreement)
 
 
 def ratio_alarm(measured: Measured, arms: Arms) -> str:
@@ -63,11 +69,11 @@ def ratio_alarm(measured: Measured, arms: Arms) -> str:
     return f"{measured.canary_requests:,} of {measured.requests:,} requests ({share:.1%}) went to {arms.canary} instead of {arms.weight} %"
 
 
-def missing(analysis: Analysis, judged: tuple[Judged, ...], *, last_step: bool) -> str:
+def missing(analysis: Analysis, judged: tuple[Judged, ...], *, weight: int, last_step: bool) -> str:
     """What has to be seen before the canary gets more; empty when all has been."""
     found = {item.guard: item for item in judged}
     waiting = []
-    for guard in analysis.guards:
+    for guard in seeing(analysis, weight):
         item = found.get(guard.name, Judged(guard.name, Verdict.NO_TRAFFIC, "no request has been judged yet"))
         least = min(analysis.min_requests, 1) if guard.prometheus else analysis.min_requests
         if item.canary_requests < least:

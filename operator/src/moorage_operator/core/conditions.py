@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from moorage_operator.core import checks, judging, names, scaling, steps, traffic
+from moorage_operator.core import checks, header_routes, judging, names, scaling, steps, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import DEPLOYMENT, SERVICE
 from moorage_operator.core.reasons import STILL_WAITING, Problem, Reason
 from moorage_operator.core.routing import RouterView
 from moorage_operator.core.state import Rejected, Role
 from moorage_operator.core.waiting import WaitsFor
-
-_STILL_ANSWERING = (Reason.ROUTER_UNREACHABLE, Reason.SAMPLE_RATIO_MISMATCH)
 
 
 def all_of(facts: Facts) -> list[Condition]:
@@ -74,7 +72,12 @@ def traffic_programmed(facts: Facts) -> Condition:
     if alarm:
         return Condition("TrafficProgrammed", "False", Reason.SAMPLE_RATIO_MISMATCH, alarm.message)
     shares = ", ".join(f"{share:g} % to {revision}" for revision, share in wanted.items())
-    if facts.world.routed.split == wanted:
+    if facts.state.canary and facts.state.position.routes:
+        shares += f"{header_routes.in_words(facts.state.position.routes)} to {facts.state.canary.revision}"
+    if facts.spec.traffic.by_haproxy and facts.observed.router.refused:
+        message = f"the router can't be told what is wanted: {facts.observed.router.refused}"
+        return Condition("TrafficProgrammed", "False", Reason.ROUTER_REFUSED, message)
+    if facts.world.routed.holds(facts.state):
         return Condition("TrafficProgrammed", "True", Reason.PROGRAMMED, f"the address sends {shares}")
     if facts.spec.traffic.by_haproxy:
         return _router_pending(facts.observed.router, shares)
@@ -98,7 +101,7 @@ def is_available(facts: Facts) -> Condition:
     target = facts.state.stable or facts.state.canary
     ready = traffic.ready_pods(facts.observed, target.revision) if target else 0
     programmed = traffic_programmed(facts)
-    if programmed.status == "False" and programmed.reason not in _STILL_ANSWERING:
+    if programmed.status == "False" and not _still_answers(programmed, facts):
         return Condition("Available", "False", programmed.reason, programmed.message)
     if facts.world.is_behind_router and not facts.observed.router.has_pods:
         return Condition("Available", "False", Reason.ROUTER_UNAVAILABLE, "no pod of the namespace's router is ready")
@@ -107,6 +110,12 @@ def is_available(facts: Facts) -> Condition:
     if facts.spec.replicas == 0:
         return Condition("Available", "False", Reason.SCALED_TO_ZERO, "spec.replicas is 0")
     return Condition("Available", "False", Reason.NO_READY_PODS, "no pod is ready to answer")
+
+
+def _still_answers(programmed: Condition, facts: Facts) -> bool:
+    """Routers that can't be told anything new go on with what they have."""
+    has_row = programmed.reason is Reason.ROUTER_REFUSED and any(facts.observed.router.held.values())
+    return has_row or programmed.reason in (Reason.ROUTER_UNREACHABLE, Reason.SAMPLE_RATIO_MISMATCH)
 
 
 def is_ready(
@@ -118,7 +127,8 @@ def is_ready(
         return Condition(
             "Ready", "False", Reason.SUSPENDED, "spec.suspend is true: nothing is changed until it is false"
         )
-    if stable and available.is_true and stable.revision == facts.wanted:
+    as_wanted = programmed.reason is not Reason.ROUTER_REFUSED
+    if stable and available.is_true and stable.revision == facts.wanted and as_wanted:
         return Condition("Ready", "True", Reason.PROMOTED, f"{stable.revision} answers all requests")
     if resolved.status != "True" and not (facts.wanted and resolved.reason is Reason.REGISTRY_UNREACHABLE):
         return Condition("Ready", "False", resolved.reason, resolved.message)

@@ -96,10 +96,10 @@ def is_momentous(observed: Observed, decision: Decision) -> bool:
     return moves or any(isinstance(action, Delete) or _scales_to_zero(observed, action) for action in decision.actions)
 
 
-def _traffic_in(status: Manifest) -> tuple[str | None, str | None, int]:
+def _traffic_in(status: Manifest) -> tuple[str | None, str | None, int, list[Manifest]]:
     stable, canary = (status.get(role, {}).get("revision") for role in ("stable", "canary"))
-    weight = status.get("weights", {}).get("desired", 0)
-    return stable, canary if weight else None, weight
+    weight, routes = status.get("weights", {}).get("desired", 0), status.get("headerRoutes", [])
+    return stable, canary if weight or routes else None, weight, routes
 
 
 def resolve(spec: Spec, observed: Observed, platform: Platform) -> tuple[ModelVersion | None, Problem | None]:

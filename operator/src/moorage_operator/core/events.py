@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from moorage_operator.core import checks, conditions, names, status
+from moorage_operator.core import checks, conditions, header_routes, names, status
 from moorage_operator.core.actions import Action, Apply, Event, RestoreTemplate
 from moorage_operator.core.compare import describe_difference, was_applied
 from moorage_operator.core.facts import Condition, Facts
@@ -66,6 +66,8 @@ def _of_roles(before: State, after: State) -> Iterator[Event]:
         )
     elif after.canary and after.stable and after.position.weight != before.position.weight:
         yield Event(Reason.WEIGHT_SET, f"{after.position.weight} % of the requests go to {after.canary.revision}")
+    if after.canary and after.position.routes != before.position.routes:
+        yield Event(Reason.ROUTES_SET, f"{header_routes.told(after.position.routes)} to {after.canary.revision}")
     for outcome in reversed(after.history):
         if outcome not in before.history:
             yield _of_outcome(outcome)

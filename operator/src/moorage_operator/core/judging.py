@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from moorage_operator.core import analysis, names, traffic
+from moorage_operator.core import analysis, names
 from moorage_operator.core.actions import Measure
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
@@ -53,13 +53,13 @@ def obstacle(state: State, step: Step, following: tuple[Step, ...], world: World
     arms = arms_of(state, world.spec)
     weight_after = following[0].set_weight if following else None
     gets_more = weight_after is not None and weight_after > state.position.weight
-    if arms is None or not arms.weight or not (gets_more or step.analysis):
-        return None
     judged_by = world.spec.rollout.judged_by
+    if arms is None or not analysis.seeing(judged_by, arms.weight) or not (gets_more or step.analysis):
+        return None
     since = (state.position.started_at or world.now) + step.dwell
     if state.measured.at is None or state.measured.at < since:
         return Obstacle(WaitsFor.TRAFFIC, "the answers of both versions are being counted", wants_look=True)
-    words = analysis.missing(judged_by, state.analysis, last_step=weight_after == 100)
+    words = analysis.missing(judged_by, state.analysis, weight=arms.weight, last_step=weight_after == 100)
     if not words:
         return None
     until = since + judged_by.timeout
@@ -105,7 +105,7 @@ def with_new_ratio(state: State) -> State:
 def with_verified_weight(state: State, world: World) -> State:
     """Remembers since when the routers hold what they ought to: only requests after that are judged."""
     weight, measured = state.position.weight, state.measured
-    if world.routed.split != traffic.wanted(state) or measured.weight == weight:
+    if not world.routed.holds(state) or measured.weight == weight:
         return state
     return state.changed(measured=msgspec.structs.replace(measured, weight=weight, since=measured.since or world.now))
 

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     PENDING = "Pending"
     ROUTER_UNREACHABLE = "RouterUnreachable"
     ROUTER_UNAVAILABLE = "RouterUnavailable"
+    ROUTER_REFUSED = "RouterRefused"
     PROMOTED = "Promoted"
     PROGRESSING = "Progressing"
     PAUSED = "Paused"
@@ -91,6 +92,7 @@ class Reason(StrEnum):
     COMMAND_DONE = "CommandDone"
     COMMAND_REFUSED = "CommandRefused"
     WEIGHT_SET = "WeightSet"
+    ROUTES_SET = "RoutesSet"
     ABORTED = "Aborted"
     SUPERSEDED = "Superseded"
 
@@ -123,6 +125,10 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.ROUTER_UNAVAILABLE: Explanation(
         "No pod of the namespace's router is ready.",
         "`kubectl describe deployment moorage-router` in the namespace.",
+    ),
+    Reason.ROUTER_REFUSED: Explanation(
+        "The router would refuse what the spec asks for, so it is not told. It goes on with what it had.",
+        "Correct what the message names. The API server refuses such a spec, so the CRD is of another version: `helm upgrade`.",
     ),
     Reason.PROMOTED: Explanation(
         "The wanted revision is stable and answers; as an event: it has just taken over.", _WAIT
@@ -290,6 +296,9 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "Event: a child was changed by somebody else and was put back.", "Change the ModelDeployment instead."
     ),
     Reason.WEIGHT_SET: Explanation("Event: the canary gets another share of the requests.", _WAIT),
+    Reason.ROUTES_SET: Explanation(
+        "Event: requests with a certain header or cookie get the canary, or do so no more.", _WAIT
+    ),
     Reason.ABORTED: Explanation("Event: somebody ended a rollout, or went back to the stable version.", _WAIT),
     Reason.SUPERSEDED: Explanation("Event: another version became the wanted one during a rollout.", _WAIT),
     Reason.COMMAND_DONE: Explanation(

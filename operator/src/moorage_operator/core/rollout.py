@@ -14,7 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 
-from moorage_operator.core import checks, judging, steps, traffic
+from moorage_operator.core import checks, judging, shadow, steps, traffic
 from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
@@ -51,7 +51,7 @@ def advance(state: State, wanted: Wanted | None, world: World) -> Progress:
         # Written down before anything moves: who takes over from a process that dies must know whose traffic it finds.
         waiting = Obstacle(WaitsFor.PODS, f"{state.canary.revision} is starting")
         progress = Progress(steps.sized(state, world), waiting)
-    return Progress(_without_departed(progress.state, world), progress.obstacle)
+    return Progress(shadow.cast(_without_departed(progress.state, world), world), progress.obstacle)
 
 
 def _go_on(state: State, world: World) -> Progress:
@@ -119,7 +119,7 @@ def _failure(state: State, obstacle: Obstacle | None, world: World) -> Problem |
         world.observed.child(DEPLOYMENT, canary.revision), world.observed.pods_of(canary.revision)
     )
     detail = f": {problem.message}" if problem else ""
-    if state.position.weight and canary.replicas:
+    if state.position.sends_requests and canary.replicas:
         if not traffic.ready_pods(world.observed, canary.revision):
             return Problem(Reason.CANARY_LOST, f"no pod of {canary.revision} is ready any more{detail}")
         if checks.is_crash_looping(world.observed.pods_of(canary.revision)):

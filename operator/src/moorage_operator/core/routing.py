@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
 from moorage_operator.core import names
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.spec import Spec
-from moorage_operator.core.state import State
+from moorage_operator.core.state import Position, Role, State
 
 NAME = "moorage-router"
 """Of the ConfigMap, the Deployment and all else that a namespace's router consists of."""
@@ -35,6 +36,22 @@ class Ports(msgspec.Struct, frozen=True):
     next: int = FIRST_PORT
 
 
+class Share(msgspec.Struct, frozen=True):
+    """`weight` in 1/10,000."""
+
+    revision: str
+    weight: int
+
+
+class Match(msgspec.Struct, frozen=True):
+    """Requests whose header or cookie has just this value: a router sends them to one revision, whatever the weights say."""
+
+    revision: str
+    value: str
+    header: str = ""
+    cookie: str = ""
+
+
 @dataclass(frozen=True)
 class Held:
     """What one router holds for one ModelDeployment, as its agent reads it from HAProxy."""
@@ -45,6 +62,9 @@ class Held:
     """Pods of each revision that it can reach."""
     port: int
     problem: str = ""
+    matches: frozenset[Match] = frozenset()
+    shadow: Share | None = None
+    """Where copies of stable's requests go."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +78,8 @@ class RouterView:
     """Router pods that are ready and do not answer, in words."""
     problem: str = ""
     """Why there is no router pod at all that is ready."""
+    refused: str = ""
+    """Why no router is told what this ModelDeployment wants now, if its own parser would refuse it."""
 
     @property
     def has_pods(self) -> bool:
@@ -72,12 +94,28 @@ def row(spec: Spec, state: State, port: int) -> Manifest | None:
         return None
     found: Manifest = {"port": port, "stable": answering.revision, "timeoutSeconds": TIMEOUT_SECONDS}
     if state.stable and state.canary:
-        weight = state.position.weight * BUCKETS
-        found["canary"] = {"revision": state.canary.revision, "weight": weight, "salt": state.canary.salt}
+        found |= _of_canary(state.canary, state.position)
     stickiness = {"header": spec.traffic.stickiness.header, "cookie": spec.traffic.stickiness.cookie}
     if any(stickiness.values()):
         found["stickiness"] = {name: value for name, value in stickiness.items() if value}
     return found
+
+
+def _of_canary(canary: Role, at: Position) -> Manifest:
+    found: Manifest = {"canary": {"revision": canary.revision, "weight": at.weight * BUCKETS, "salt": canary.salt}}
+    if at.routes:
+        found["matches"] = [{"arm": "canary"} | msgspec.to_builtins(route) for route in at.routes]
+    if at.shadow:
+        found["shadow"] = {"revision": canary.revision, "percent": at.shadow}
+    return found
+
+
+def read_rows(config_map: Manifest | None) -> dict[str, Manifest]:
+    """What each ModelDeployment has in the table, as it is stored; nothing of one that is lost or broken."""
+    try:
+        return msgspec.json.decode((config_map or {}).get("data", {}).get(TABLE, ""), type=_Table).models
+    except msgspec.MsgspecError:
+        return {}
 
 
 def read_ports(config_map: Manifest | None, services: Iterable[Manifest]) -> Ports:
@@ -119,9 +157,8 @@ def data(ports: Ports, rows: Mapping[str, Manifest]) -> dict[str, str]:
     }
 
 
-class _Share(msgspec.Struct, frozen=True):
-    revision: str
-    weight: int
+class _Table(msgspec.Struct, frozen=True):
+    models: dict[str, dict[str, Any]] = {}
 
 
 class _Counters(msgspec.Struct, frozen=True):
@@ -134,8 +171,10 @@ class _Model(msgspec.Struct, frozen=True, rename="camel"):
 
     port: int
     stable: str
-    canary: _Share | None = None
-    arms: tuple[_Share, ...] = ()
+    canary: Share | None = None
+    arms: tuple[Share, ...] = ()
+    matches: tuple[Match, ...] = ()
+    shadow: Share | None = None
     endpoints: dict[str, int] = {}
     counters: dict[str, _Counters] = {}
     """By arm, of requests that were assigned by weight; `…-match` and `fallback` are counted apart."""
@@ -164,4 +203,4 @@ def held(state: AgentState, name: str) -> Held | None:
         weight = remaining * model.canary.weight // (100 * BUCKETS)
         shares[model.stable] = remaining - weight
         shares[model.canary.revision] = shares.get(model.canary.revision, 0) + weight
-    return Held(shares, model.endpoints, model.port, model.problem)
+    return Held(shares, model.endpoints, model.port, model.problem, frozenset(model.matches), model.shadow)

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from moorage_operator.core import guards
+from moorage_operator.core import guards, header_routes
 from moorage_operator.core.guards import Verdict
 from moorage_operator.core.kinds import Manifest
 
@@ -85,8 +85,17 @@ class Position(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     weight: int = 0
     scale: int | None = None
     """Pods that a setCanaryScale asks for, whatever the weight."""
+    routes: header_routes.Routes = ()
+    """What goes to the canary whatever its weight."""
+    shadow: int = 0
+    """Percent of stable's requests that are copied to the canary."""
     paused: bool = False
     """By a command."""
+
+    @property
+    def sends_requests(self) -> bool:
+        """Does the canary get any that somebody waits for?"""
+        return bool(self.weight or self.routes)
 
 
 class Judged(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -177,6 +186,8 @@ def read(status: Manifest) -> State:
         "startedAt": status.get("stepStartedAt"),
         "weight": status.get("weights", {}).get("desired", 0),
         "scale": status.get("canaryScale"),
+        "routes": status.get("headerRoutes", ()),
+        "shadow": status.get("shadow", {}).get("percent", 0),
         "paused": status.get("paused", False),
     }
     return msgspec.convert(stored | {"position": position}, State)
@@ -192,6 +203,7 @@ def position_as_stored(state: State) -> Manifest:
         "currentStepHash": at.hash,
         "stepStartedAt": msgspec.to_builtins(at.started_at),
         "canaryScale": at.scale,
+        "headerRoutes": [msgspec.to_builtins(route) for route in at.routes] or None,
         "paused": at.paused or None,
     }
     return {name: value for name, value in stored.items() if value is not None}

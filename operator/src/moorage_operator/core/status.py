@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from moorage_operator.core import checks, names, state, traffic
+from moorage_operator.core import checks, names, shadow, state, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.observed import Observed
@@ -32,6 +32,7 @@ def make(facts: Facts, found: list[Condition], digests: dict[str, str]) -> Manif
         "stable": _role(facts, stable, digests),
         "canary": _role(facts, after.canary, digests),
         "weights": _weights(facts),
+        "shadow": shadow.as_stored(after, observed),
         **state.position_as_stored(after),
         "pausedUntil": _paused_until(facts),
         "leaving": _list(after.leaving),

@@ -14,10 +14,10 @@ from datetime import datetime
 
 import msgspec
 
-from moorage_operator.core import judging, names, sizing, strategy, traffic
+from moorage_operator.core import header_routes, judging, names, sizing, strategy, traffic
 from moorage_operator.core.spec import Spec
 from moorage_operator.core.state import State
-from moorage_operator.core.strategy import CanaryScale, Judge, Pause, Step
+from moorage_operator.core.strategy import CanaryScale, HeaderRoute, Judge, Pause, Step
 from moorage_operator.core.waiting import Obstacle, WaitsFor, World
 
 
@@ -28,8 +28,10 @@ def of(spec: Spec, state: State) -> tuple[Step, ...]:
 
 
 def begin(state: State, spec: Spec, now: datetime) -> State:
-    """At the first step; the weight stays what it is, if the steps were changed under way."""
-    return state.moved(index=0, hash=strategy.hash_of(of(spec, state)), started_at=now, scale=None)
+    """At the first step; if the steps were changed under way, the weight stays, and each route that a step still sets."""
+    steps = of(spec, state)
+    routes = header_routes.kept(state.position.routes, steps)
+    return state.moved(index=0, hash=strategy.hash_of(steps), started_at=now, scale=None, routes=routes)
 
 
 def go_on(state: State, world: World) -> tuple[State, Obstacle | None]:
@@ -56,7 +58,10 @@ def go_on(state: State, world: World) -> tuple[State, Obstacle | None]:
 def sized(state: State, world: World) -> State:
     """With as many pods for the canary as what comes next needs."""
     assert state.canary  # noqa: S101 - for the type checker
-    pods = sizing.canary_pods(state, world.spec, world.observed, goal(state, world.spec))
+    weight, routes = goal(state, world.spec), header_routes.after(state.position.routes, _present(state, world.spec))
+    pods = sizing.canary_pods(state, world.spec, world.observed, weight)
+    if weight or routes:
+        pods = max(pods, min(1, world.spec.fixed_replicas))  # whatever a setCanaryScale says
     return state.changed(canary=msgspec.structs.replace(state.canary, replicas=pods))
 
 
@@ -64,9 +69,12 @@ def goal(state: State, spec: Spec) -> int:
     """The weight, in percent, that the canary must be able to carry now: what it has, or what the present step gives it."""
     if state.stable is None or spec.rollout.strategy in ("blueGreen", "recreate"):
         return 100
+    return max(state.position.weight, _present(state, spec).set_weight or 0)
+
+
+def _present(state: State, spec: Spec) -> Step:
     steps = of(spec, state)
-    step = steps[min(state.position.index, len(steps) - 1)]
-    return max(state.position.weight, step.set_weight or 0)
+    return steps[min(state.position.index, len(steps) - 1)]
 
 
 def pods_obstacle(state: State, world: World) -> Obstacle | None:
@@ -82,6 +90,8 @@ def pods_obstacle(state: State, world: World) -> Obstacle | None:
 
 
 def _unprepared(step: Step, state: State, world: World) -> Obstacle | None:
+    if step.set_header_route and not step.set_header_route.removes:
+        return pods_obstacle(state, world)
     if step.set_weight is None or step.set_weight < state.position.weight:
         return None
     unready = pods_obstacle(state, world) or _strangers(step.set_weight, state, world)
@@ -103,13 +113,15 @@ def _with_effect(step: Step, state: State) -> State:
         return judging.with_new_ratio(state).moved(weight=step.set_weight)
     if step.set_canary_scale is not None:
         return state.moved(scale=step.set_canary_scale.replicas)
-    return state
+    return state.moved(routes=header_routes.after(state.position.routes, step))
 
 
 def _unfinished(step: Step, state: State, world: World) -> Obstacle | None:
     match step:
         case Step(set_weight=int(weight)):
             return _routers_obstacle(state, world, f"{weight} %")
+        case Step(set_header_route=HeaderRoute(name=name)):
+            return _routers_obstacle(state, world, f"the route {name}")
         case Step(pause=Pause() as pause):
             return _pause(pause, state, world)
         case Step(analysis=Judge() as judge):
@@ -122,7 +134,7 @@ def _unfinished(step: Step, state: State, world: World) -> Obstacle | None:
 
 def _routers_obstacle(state: State, world: World, what: str) -> Obstacle | None:
     """Until every router holds what it ought to."""
-    if world.routed.split == traffic.wanted(state):
+    if world.routed.holds(state):
         return None
     revision = state.canary.revision if state.canary else ""
     return Obstacle(WaitsFor.ROUTERS, f"the routers are taking up {what} for {revision}")
@@ -150,7 +162,10 @@ def sentence(state: State, obstacle: Obstacle | None, world: World) -> str:
     assert stable  # noqa: S101 - the same
     steps = of(world.spec, state)
     place = f"step {state.position.index + 1} of {len(steps)}: " if len(steps) > 1 else ""
-    weight = f"{state.position.weight} % to version {canary.model_version}, the rest to version {stable.model_version}"
+    weight = (
+        f"{state.position.weight} %{header_routes.in_words(state.position.routes)} to version {canary.model_version}"
+    )
+    weight += f", the rest to version {stable.model_version}"
     waits = [obstacle.message] if obstacle and obstacle.message else []
     if obstacle and obstacle.until:
         waits.append(f"until {obstacle.until:%Y-%m-%dT%H:%M:%SZ}")

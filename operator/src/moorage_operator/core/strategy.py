@@ -40,12 +40,33 @@ class Judge(Struct, frozen=True):
         return durations.parse(self.duration)
 
 
+class Match(Struct, frozen=True):
+    """Requests whose header or cookie has just this value; without anything: none."""
+
+    header: str = ""
+    cookie: str = ""
+    value: str = ""
+
+
+class HeaderRoute(Struct, frozen=True):
+    """Requests that get the canary whatever its weight."""
+
+    name: str
+    match: Match = Match()
+
+    @property
+    def removes(self) -> bool:
+        """Does it take the route of that name away?"""
+        return self.match == Match()
+
+
 class Step(Struct, frozen=True):
     """Exactly one of them is set."""
 
     set_weight: int | None = None
     pause: Pause | None = None
     set_canary_scale: CanaryScale | None = None
+    set_header_route: HeaderRoute | None = None
     analysis: Judge | None = None
 
     @property
@@ -61,11 +82,18 @@ class BlueGreen(Struct, frozen=True):
     preview_service: bool = True
 
 
+class Shadow(Struct, frozen=True):
+    """Of stable's requests, so many are copied to the canary; 0 is none."""
+
+    percent: int = 0
+
+
 class Rollout(Struct, frozen=True):
     strategy: Literal["canary", "blueGreen", "recreate"] = "canary"
     steps: tuple[Step, ...] = ()
     blue_green: BlueGreen = BlueGreen()
     analysis: Analysis | None = None
+    shadow: Shadow = Shadow()
     progress_deadline_seconds: int = 600
     scale_down_delay_seconds: int = 30
     abort_scale_down_delay_seconds: int = 30

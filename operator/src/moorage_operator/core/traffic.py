@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from moorage_operator.core import checks, names, routing
 from moorage_operator.core.kinds import SERVICE, Manifest
 from moorage_operator.core.observed import Observed
-from moorage_operator.core.routing import Held
+from moorage_operator.core.routing import Held, Match
 from moorage_operator.core.state import State
 
 Split = Mapping[str, float]
@@ -28,6 +28,12 @@ class Routed:
     """Each revision that some router may still send requests to."""
     endpoints: Mapping[str, int] = field(default_factory=dict)
     """Pods of a revision that every router knows."""
+    matches: frozenset[Match] | None = frozenset()
+    """Requests that go to a revision whatever the split; None as above."""
+
+    def holds(self, state: State) -> bool:
+        """Do all routers hold what they ought to?"""
+        return self.split == wanted(state) and self.matches == wanted_matches(state)
 
 
 def wanted(state: State) -> Split:
@@ -42,6 +48,14 @@ def wanted(state: State) -> Split:
     return {revision: share for revision, share in shares.items() if share}
 
 
+def wanted_matches(state: State) -> frozenset[Match]:
+    """The header routes. Where the canary has everything they change nothing, and none are wanted or seen: see above."""
+    canary, at = state.canary, state.position
+    if canary is None or state.stable is None or at.weight == 100:
+        return frozenset()
+    return frozenset(Match(canary.revision, route.value, route.header, route.cookie) for route in at.routes)
+
+
 def routed(observed: Observed) -> Routed:
     """By where the address points to now: a router or pods."""
     service = observed.child(SERVICE, observed.owner.name)
@@ -52,9 +66,9 @@ def routed(observed: Observed) -> Routed:
     return _by_routers(observed)
 
 
-def is_programmed(observed: Observed, split: Split) -> bool:
-    """Do all routers hold this split, whether or not the address points to them yet?"""
-    return _by_routers(observed).split == split
+def is_programmed(observed: Observed, state: State) -> bool:
+    """Do all routers hold what they ought to, whether or not the address points to them yet?"""
+    return _by_routers(observed).holds(state)
 
 
 def ready_pods(observed: Observed, revision: str) -> int:
@@ -65,16 +79,21 @@ def _by_routers(observed: Observed) -> Routed:
     view = observed.router
     known = [held for held in view.held.values() if held]
     sent_to = {revision for held in known for revision, share in held.shares.items() if share}
+    sent_to |= {match.revision for held in known for match in held.matches}
     if view.unreachable or not known or len(known) < len(view.held) or any(held.port != view.port for held in known):
         # One that can't be asked may do anything that it was ever told, and need not know any pod.
-        return Routed(None, frozenset(sent_to | _ready_pods(observed).keys()))
-    splits = [_percents(held) for held in known]
+        return Routed(None, frozenset(sent_to | _ready_pods(observed).keys()), matches=None)
+    splits, matches = [_percents(held) for held in known], {_effective(held) for held in known}
     agreed = splits[0] if all(split == splits[0] for split in splits) else None
-    return Routed(agreed, frozenset(sent_to), _fewest(known))
+    return Routed(agreed, frozenset(sent_to), _fewest(known), matches.pop() if len(matches) == 1 else None)
 
 
 def _percents(held: Held) -> Split:
     return {revision: share / routing.BUCKETS for revision, share in held.shares.items() if share}
+
+
+def _effective(held: Held) -> frozenset[Match]:
+    return frozenset(match for match in held.matches if held.shares.get(match.revision) != 100 * routing.BUCKETS)
 
 
 def _fewest(known: list[Held]) -> Mapping[str, int]:

@@ -1,6 +1,6 @@
 """`GET /state`: what HAProxy holds and has counted, read back from it, in the operator's words. Pure.
 
-Weights and revisions come from HAProxy's map and the number of servers from its statistics; from the table come only names.
+Weights and revisions come from HAProxy's map and the number of servers from its statistics; from the table come names, and matches.
 """
 
 from __future__ import annotations
@@ -33,6 +33,21 @@ class ArmState(_Part, frozen=True):
     weight: int
 
 
+class MatchState(_Part, frozen=True):
+    """Requests whose header or cookie has this value go to this arm."""
+
+    arm: str
+    revision: str
+    value: str
+    header: str
+    cookie: str
+
+
+class ShadowState(_Part, frozen=True):
+    revision: str
+    weight: int
+
+
 class CountersState(_Part, frozen=True):
     requests: int
     bad: int
@@ -49,6 +64,8 @@ class ModelState(_Part, frozen=True):
     arms: tuple[ArmState, ...]
     endpoints: dict[str, int]
     counters: dict[str, CountersState]
+    matches: tuple[MatchState, ...] = ()
+    shadow: ShadowState | None = None
     problem: str = ""
 
 
@@ -89,6 +106,8 @@ def _model(name: str, model: Model, row: split.Row, found: Mapping[str, Pool], l
         ),
         endpoints=endpoints,
         counters=_counters(name, model, ledger),
+        matches=_matches(model, revisions),
+        shadow=ShadowState(revision=row.shadow.revision, weight=row.shadow.weight) if row.shadow else None,
         problem="; ".join(f"no server of {revision} can be reached" for revision in missing),
     )
 
@@ -99,6 +118,17 @@ def _revisions(model: Model, row: split.Row) -> dict[str, str]:
     return {pools.STABLE: row.stable} | canary | {
         arm.name: share.revision for arm, share in zip(model.arms, row.arms, strict=True)
     }  # fmt: skip
+
+
+def _matches(model: Model, revisions: Mapping[str, str]) -> tuple[MatchState, ...]:
+    """From the table: they are part of the structure, which HAProxy was seen to run. One for a canary that is not there sends nothing."""
+    return tuple(
+        MatchState(
+            arm=arm, revision=revisions[arm], value=condition.value, header=condition.header, cookie=condition.cookie
+        )
+        for arm, condition in model.conditions()
+        if arm in revisions
+    )
 
 
 def _servers_up(name: str, role: str, found: Mapping[str, Pool]) -> int:

@@ -46,6 +46,7 @@ class Row:
     canary: Share | None
     canary_salt: str
     arms: tuple[Share, ...]
+    shadow: Share | None = None
 
 
 def encode(model: Model) -> str:
@@ -72,10 +73,11 @@ def decode(text: str) -> Row:
     uppers = [0, *map(int, fields[FIRST_ARM - 1 :: _FIELDS_OF_AN_ARM])]
     revisions = fields[FIRST_ARM::_FIELDS_OF_AN_ARM]
     weights = [upper - lower for lower, upper in pairwise(uppers)]
-    canary = fields[CANARY - 1]
+    canary, shadow = fields[CANARY - 1], fields[SHADOW_REVISION - 1]
     return Row(
         stable=fields[STABLE - 1],
         canary=None if canary == _NONE else Share(canary, int(fields[CANARY_WEIGHT - 1])),
         canary_salt=fields[CANARY_SALT - 1],
         arms=tuple(Share(revision, weight) for revision, weight in zip(revisions, weights, strict=True)),
+        shadow=None if shadow == _NONE else Share(shadow, int(fields[SHADOW_WEIGHT - 1])),
     )
