@@ -94,6 +94,7 @@ lint: ## Format, lint, types, layers, shell scripts, chart, generated files
 	$(RUN) ruff format --check . $(PYTHON_SCRIPTS)
 	$(RUN) ruff check . $(PYTHON_SCRIPTS)
 	$(RUN) mypy -p moorage_operator -p moorage_runtime
+	$(RUN) mypy --python-version 3.10 cli/kubectl_moorage.py
 	$(RUN) mypy tests hack/generate.py hack/mlflow_server.py hack/load hack/devcluster hack/benchmarks
 	$(RUN) lint-imports
 	shellcheck --external-sources $(SHELL_SCRIPTS)

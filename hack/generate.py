@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes what is made from something else: the chart's copy of the CRD, docs/api.md, tables in other documents, gRPC's messages.
+"""Makes what is made from something else: copies of the CRD and its fields, docs/api.md, tables in other documents, gRPC's messages.
 
 `generate.py` writes, `generate.py --check` fails where a file is not what it would write. Its sources are the CRD, the comments of
 the chart's values.yaml, the code's own reasons and metrics, and inference.proto; it writes whole files, or between two markers.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import textwrap
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ HEALTH_CHECK = ROOT / "charts/moorage/files/argo-cd-health.lua"
 GITOPS = ROOT / "docs/gitops.md"
 API_DOCS = ROOT / "docs/api.md"
 OPERATIONS = ROOT / "docs/operations.md"
+PLUGIN = ROOT / "cli/kubectl_moorage.py"
 VALUES = ROOT / "charts/moorage/values.yaml"
 CHART_README = ROOT / "charts/moorage/README.md"
 RUNTIME = ROOT / "runtime/src"
@@ -59,6 +61,7 @@ def main(arguments: list[str]) -> int:
     outputs = {
         CRD_COPY: CRD.read_text(),
         API_DOCS: api_docs(yaml.safe_load(CRD.read_text())),
+        PLUGIN: plugin(PLUGIN.read_text(), yaml.safe_load(CRD.read_text())),
         CHART_README: between(CHART_README.read_text(), "values", values_table(values(VALUES.read_text()))),
         OPERATIONS: operations(OPERATIONS.read_text()),
         GITOPS: between(GITOPS.read_text(), "argo-cd-health", _config_map(HEALTH_CHECK.read_text())),
@@ -183,6 +186,26 @@ def _rules(schema: Schema) -> list[str]:
     plain += [field["items"] for field in plain if "items" in field and not field["items"].get("properties")]
     checks = [rule for part in (schema, *plain) for rule in part.get("x-kubernetes-validations", [])]
     return ["Rules:\n", *(f"- {rule['message']}" for rule in checks)] if checks else []
+
+
+def plugin(text: str, crd: Schema) -> str:
+    """The plugin with all fields below spec: one line, or some, for every object."""
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    lines = []
+    for path, schema in _objects(spec, "spec"):
+        required = schema.get("required", [])
+        words = [f"{name}{'!' * (name in required)}={_word(field)}" for name, field in schema["properties"].items()]
+        words += ["*"] * schema.get("x-kubernetes-preserve-unknown-fields", False)
+        lines.append(textwrap.fill(f"{path}: {' '.join(words)}", 120, subsequent_indent="    ", break_on_hyphens=False))
+    head, rest = text.split('FIELDS = """\n')
+    return "\n".join([head + 'FIELDS = """', *lines, '"""' + rest.split('"""', 1)[1]])
+
+
+def _word(field: Schema) -> str:
+    """What a value has to be: one of some words, or of a type."""
+    if field.get("x-kubernetes-int-or-string"):
+        return "any"
+    return "|".join(field.get("enum", [])) or str({"array": "list"}.get(field["type"], field["type"]))
 
 
 def values(text: str) -> list[Value]:
