@@ -688,12 +688,25 @@ spec.pod.imagePullSecrets[]: name!=string
 spec.service: type=ClusterIP|NodePort|LoadBalancer port=integer grpcPort=integer annotations=object
 spec.traffic: router=auto|haproxy|replicas stickiness=object
 spec.traffic.stickiness: header=string cookie=string
-spec.rollout: strategy=canary|blueGreen|recreate steps=list blueGreen=object progressDeadlineSeconds=integer
-    scaleDownDelaySeconds=integer abortScaleDownDelaySeconds=integer
-spec.rollout.steps[]: setWeight=integer pause=object setCanaryScale=object
+spec.rollout: strategy=canary|blueGreen|recreate steps=list blueGreen=object analysis=object shadow=object
+    progressDeadlineSeconds=integer scaleDownDelaySeconds=integer abortScaleDownDelaySeconds=integer
+spec.rollout.steps[]: setWeight=integer pause=object setCanaryScale=object analysis=object setHeaderRoute=object
 spec.rollout.steps[].pause: duration=any
 spec.rollout.steps[].setCanaryScale: replicas=integer matchTrafficWeight=boolean
+spec.rollout.steps[].analysis: duration!=any
+spec.rollout.steps[].setHeaderRoute: name!=string match=object
+spec.rollout.steps[].setHeaderRoute.match: header=string cookie=string value=string
 spec.rollout.blueGreen: autoPromote=boolean previewService=boolean
+spec.rollout.analysis: intervalSeconds=integer initialDelaySeconds=integer baselineSeconds=integer minRequests=integer
+    alpha=number require=noHarm|safe timeoutSeconds=integer onInconclusive=pause|promote|rollback guards=list
+spec.rollout.analysis.guards[]: name!=string errorRate=object latency=object disagreement=object feedback=object
+    prometheus=object
+spec.rollout.analysis.guards[].errorRate: tolerate=number maxOddsRatio=number maxRate=string
+spec.rollout.analysis.guards[].latency: quantile=number maxSeconds=number
+spec.rollout.analysis.guards[].disagreement: max!=string
+spec.rollout.analysis.guards[].feedback: margin=number
+spec.rollout.analysis.guards[].prometheus: query!=string max=number min=number
+spec.rollout.shadow: percent=integer
 """
 """The fields below spec, made from the CRD by `make generate`: `name=type` or `name=value|value`, `!` where required; `*` allows others."""
 

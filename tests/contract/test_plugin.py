@@ -19,8 +19,8 @@ from moorage_operator.core import commands, names, spec, state, steps
 from moorage_operator.core.kinds import MODEL_DEPLOYMENT
 from moorage_operator.core.observed import Observed
 from moorage_operator.core.revisions import Owner
-from moorage_operator.core.steps import World
 from moorage_operator.core.traffic import Routed
+from moorage_operator.core.waiting import World
 from plugin_world import BEFORE, CANARY, PLUGIN, REJECTED, STABLE, Object, a_model, a_rollout
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
