@@ -688,8 +688,8 @@ spec.pod.imagePullSecrets[]: name!=string
 spec.service: type=ClusterIP|NodePort|LoadBalancer port=integer grpcPort=integer annotations=object
 spec.traffic: router=auto|haproxy|replicas stickiness=object
 spec.traffic.stickiness: header=string cookie=string
-spec.rollout: strategy=canary|blueGreen|recreate steps=list blueGreen=object analysis=object shadow=object
-    progressDeadlineSeconds=integer scaleDownDelaySeconds=integer abortScaleDownDelaySeconds=integer
+spec.rollout: strategy=canary|blueGreen|recreate signature=compatible|any steps=list blueGreen=object analysis=object
+    shadow=object progressDeadlineSeconds=integer scaleDownDelaySeconds=integer abortScaleDownDelaySeconds=integer
 spec.rollout.steps[]: setWeight=integer pause=object setCanaryScale=object analysis=object setHeaderRoute=object
 spec.rollout.steps[].pause: duration=any
 spec.rollout.steps[].setCanaryScale: replicas=integer matchTrafficWeight=boolean

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moorage_operator.core import checks, header_routes, judging, names, scaling, steps, traffic
+from moorage_operator.core import checks, header_routes, judging, names, pins, scaling, steps, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import DEPLOYMENT, SERVICE
 from moorage_operator.core.reasons import STILL_WAITING, Problem, Reason
@@ -184,7 +184,7 @@ def _of_rejected(refused: Rejected, stable: Role, facts: Facts) -> str:
 
 
 def _digests_differ(facts: Facts, revision: str) -> Problem | None:
-    digests = checks.reported_digests(facts.observed.pods_of(revision))
+    digests = pins.reported_digests(facts.observed.pods_of(revision))
     if len(digests) < 2:
         return None
     message = (

@@ -10,6 +10,7 @@ from moorage_operator.core import (
     conditions,
     events,
     judging,
+    pins,
     revisions,
     rollout,
     scaling,
@@ -22,7 +23,7 @@ from moorage_operator.core.actions import Action, Apply, Decision, Delete
 from moorage_operator.core.facts import Facts
 from moorage_operator.core.kinds import DEPLOYMENT, Manifest
 from moorage_operator.core.observed import Observed
-from moorage_operator.core.plan import Plan, pinned_digests
+from moorage_operator.core.plan import Plan
 from moorage_operator.core.platform import Platform
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.registry import ModelVersion
@@ -52,17 +53,17 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     after = progress.state
     if wanted:
         known.setdefault(wanted.name, wanted)
-    digests = pinned_digests(observed, after)
+    pinned = pins.pinned(observed, after)
     facts = Facts(world, progress, version, problem, _name(wanted))
     found = conditions.all_of(facts)
-    actions = () if is_held else Plan(spec, observed, after, known, digests).actions()
+    actions = () if is_held else Plan(spec, observed, after, known, pinned).actions()
     told = tuple(events.of_pass(before, facts, found, actions))
     programmed = next(item for item in found if item.type == "TrafficProgrammed")
     obstacle = progress.obstacle
     awaits = not programmed.is_true or (obstacle is not None and obstacle.waits_for is WaitsFor.ROUTERS)
     return Decision(
         actions,
-        status.make(facts, found, digests),
+        status.make(facts, found, pinned),
         told,
         _look_again_at(progress, world),
         awaits_routers=awaits and spec.traffic.by_haproxy,

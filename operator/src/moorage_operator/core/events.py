@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from moorage_operator.core import checks, conditions, header_routes, names, status
+from moorage_operator.core import checks, conditions, gate, header_routes, names, status
 from moorage_operator.core.actions import Action, Apply, Event, RestoreTemplate
 from moorage_operator.core.compare import describe_difference, was_applied
 from moorage_operator.core.facts import Condition, Facts
@@ -43,6 +43,7 @@ def of_pass(before: State, facts: Facts, found: list[Condition], actions: Iterab
     """`before` is the state that the last pass left, `found` and `actions` are what this one makes of it."""
     yield from _of_command(before, facts.state)
     yield from _of_roles(before, facts.state)
+    yield from _of_signature(facts)
     yield from _of_drift(facts.observed, actions)
     yield from _of_conditions(facts.observed, found)
     yield from _of_resolution(facts, next(item for item in found if item.type == "ModelResolved"))
@@ -73,6 +74,14 @@ def _of_roles(before: State, after: State) -> Iterator[Event]:
             yield _of_outcome(outcome)
     for gone in sorted(before.revisions - after.revisions):
         yield Event(Reason.REVISION_RETIRED, f"the pods of {gone} end")
+
+
+def _of_signature(facts: Facts) -> Iterator[Event]:
+    """When a canary goes on although its signature is not compatible, or is not known."""
+    words, canary = gate.told(facts.state, facts.world), facts.state.canary
+    before = facts.observed.status.get("canary", {}).get("signature", "")
+    if canary and words not in ("", gate.COMPATIBLE, before):
+        yield Event(Reason.SIGNATURE_PASSED_OVER, f"the signature of version {canary.model_version} is {words}")
 
 
 def _of_outcome(outcome: Outcome) -> Event:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moorage_operator.core import address, checks, compare, names, pods, resources, rollout, writes
+from moorage_operator.core import address, compare, names, resources, rollout, writes
 from moorage_operator.core.actions import Action, HandOverReplicas
 from moorage_operator.core.kinds import (
     AUTOSCALER,
     CHILDREN,
-    CONFIG_MAP,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
     SERVICE,
@@ -18,6 +17,7 @@ from moorage_operator.core.kinds import (
     ref_of,
 )
 from moorage_operator.core.observed import Observed
+from moorage_operator.core.pins import Pin
 from moorage_operator.core.revisions import Revision
 from moorage_operator.core.spec import Autoscaling, Spec
 from moorage_operator.core.state import Role, State
@@ -34,7 +34,7 @@ class Plan:
     observed: Observed
     state: State
     revisions: dict[str, Revision]
-    digests: dict[str, str]
+    pins: dict[str, Pin]
 
     def actions(self) -> tuple[Action, ...]:
         """All writes, in order: switch the address, because what takes over is ready by then; build up; take down."""
@@ -51,10 +51,9 @@ class Plan:
     def _revision(self, role: Role) -> Iterator[Action]:
         revision = self.revisions[role.revision]
         yield from writes.hold(self.observed, resources.make_controller_revision(self.observed.owner, revision))
-        if revision.name in self.digests:
-            yield from writes.hold(
-                self.observed, resources.make_pin(self.observed.owner, revision, self.digests[revision.name])
-            )
+        if revision.name in self.pins:
+            data = self.pins[revision.name].data()
+            yield from writes.hold(self.observed, resources.make_pin(self.observed.owner, revision, data))
         if self._must_wait(role):
             return
         if self._ends_first(role):
@@ -163,14 +162,3 @@ class Plan:
         active = self.state.revisions
         retired = [item for name, item in self.observed.frozen_revisions().items() if name not in active]
         return sorted(retired, key=lambda revision: -revision.number)
-
-
-def pinned_digests(observed: Observed, state: State) -> dict[str, str]:
-    """Digest of each revision: as pinned before (in the ConfigMap, in status), else what its pods agree to report."""
-    found = {}
-    for role in state.roles:
-        pin = observed.child(CONFIG_MAP, role.revision) or {}
-        reported = checks.reported_digests(observed.pods_of(role.revision))
-        agreed = next(iter(reported)) if len(reported) == 1 else ""
-        found[role.revision] = pin.get("data", {}).get(pods.DIGEST_KEY, "") or role.digest or agreed
-    return {revision: digest for revision, digest in found.items() if digest}

@@ -81,6 +81,7 @@ class Reason(StrEnum):
     CANARY_CRASHES = "CanaryCrashes"
     ANALYSIS_FAILED = "AnalysisFailed"
     INCONCLUSIVE = "Inconclusive"
+    SIGNATURE_INCOMPATIBLE = "SignatureIncompatible"
     SAMPLE_RATIO_MISMATCH = "SampleRatioMismatch"
     AUTOSCALER_WITHOUT_METRICS = "AutoscalerWithoutMetrics"
     AUTOSCALER_FAILED = "AutoscalerFailed"
@@ -93,6 +94,7 @@ class Reason(StrEnum):
     COMMAND_REFUSED = "CommandRefused"
     WEIGHT_SET = "WeightSet"
     ROUTES_SET = "RoutesSet"
+    SIGNATURE_PASSED_OVER = "SignaturePassedOver"
     ABORTED = "Aborted"
     SUPERSEDED = "Superseded"
 
@@ -286,6 +288,10 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "The canary was put back because it could not be judged within rollout.analysis.timeoutSeconds.",
         "Send it more traffic, ask for fewer requests, or set onInconclusive; then `retry`.",
     ),
+    Reason.SIGNATURE_INCOMPATIBLE: Explanation(
+        "Callers of the stable version can't use the new one, by its MLflow signature; it was put back before its first request.",
+        "Register a version with the old signature, or set spec.rollout.signature: any if all callers are ready for the new one.",
+    ),
     Reason.SAMPLE_RATIO_MISMATCH: Explanation(
         "The requests are not divided as the routers say; the rollout stays where it is.",
         "Abort it, and look at what is between the callers and the router.",
@@ -298,6 +304,10 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.WEIGHT_SET: Explanation("Event: the canary gets another share of the requests.", _WAIT),
     Reason.ROUTES_SET: Explanation(
         "Event: requests with a certain header or cookie get the canary, or do so no more.", _WAIT
+    ),
+    Reason.SIGNATURE_PASSED_OVER: Explanation(
+        "Event: a canary goes on although its signature is not compatible (spec.rollout.signature is any), or could not be compared.",
+        "Nothing, if its callers know.",
     ),
     Reason.ABORTED: Explanation("Event: somebody ended a rollout, or went back to the stable version.", _WAIT),
     Reason.SUPERSEDED: Explanation("Event: another version became the wanted one during a rollout.", _WAIT),

@@ -29,9 +29,9 @@ def make_controller_revision(owner: Owner, revision: Revision) -> Manifest:
     return _child(CONTROLLER_REVISION, owner, revision.name, revision) | body
 
 
-def make_pin(owner: Owner, revision: Revision, digest: str) -> Manifest:
-    """The digest that the first pod reported; every later pod of the revision verifies its download against it."""
-    return _child(CONFIG_MAP, owner, revision.name, revision) | {"data": {pods.DIGEST_KEY: digest}}
+def make_pin(owner: Owner, revision: Revision, data: dict[str, str]) -> Manifest:
+    """What the first pod reported: every later pod of the revision verifies its download against the digest."""
+    return _child(CONFIG_MAP, owner, revision.name, revision) | {"data": data}
 
 
 def make_deployment(owner: Owner, revision: Revision, *, replicas: int | None, track: str, deadline: int) -> Manifest:

@@ -14,7 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 
-from moorage_operator.core import checks, judging, shadow, steps, traffic
+from moorage_operator.core import checks, gate, judging, shadow, steps, traffic
 from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
@@ -59,7 +59,7 @@ def _go_on(state: State, world: World) -> Progress:
     alarm = judging.alarm(state, world)
     after, obstacle = (state, alarm) if alarm else steps.go_on(state, world)
     after = judging.with_verified_weight(after, world)
-    failure = harm or _failure(after, obstacle, world)
+    failure = gate.refusal(state, world) or harm or _failure(after, obstacle, world)
     if failure and after.stable:
         return Progress(put_back(after, failure, world, Result.ROLLED_BACK))
     return Progress(after, obstacle) if obstacle else Progress(_promoted(after, world))
@@ -81,7 +81,8 @@ def _without_departed(state: State, world: World) -> State:
 
 
 def _pursue(state: State, wanted: Wanted, world: World) -> State:
-    state = state.changed(rejected=tuple(item for item in state.rejected if item.revision == wanted.revision))
+    still = (item for item in state.rejected if not gate.is_open_again(item, world.spec))
+    state = state.changed(rejected=tuple(item for item in still if item.revision == wanted.revision))
     if state.canary and state.canary.revision == wanted.revision:
         return state
     if state.canary:

@@ -7,16 +7,17 @@ from typing import Any
 
 import msgspec
 
-from moorage_operator.core import checks, names, shadow, state, traffic
+from moorage_operator.core import checks, gate, names, shadow, state, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.observed import Observed
+from moorage_operator.core.pins import Pin
 from moorage_operator.core.reasons import Reason
 from moorage_operator.core.state import Role
 from moorage_operator.core.waiting import WaitsFor
 
 
-def make(facts: Facts, found: list[Condition], digests: dict[str, str]) -> Manifest:
+def make(facts: Facts, found: list[Condition], pinned: dict[str, Pin]) -> Manifest:
     """`status` as it is stored. Equal facts give an equal status, so that an unchanged one is not written."""
     observed, after = facts.observed, facts.state
     ready = next(item for item in found if item.type == "Ready")
@@ -29,8 +30,8 @@ def make(facts: Facts, found: list[Condition], digests: dict[str, str]) -> Manif
         "message": ready.message,
         "url": url_of(facts),
         "model": model_of(facts),
-        "stable": _role(facts, stable, digests),
-        "canary": _role(facts, after.canary, digests),
+        "stable": _role(facts, stable, pinned),
+        "canary": _canary(facts, after.canary, pinned),
         "weights": _weights(facts),
         "shadow": shadow.as_stored(after, observed),
         **state.position_as_stored(after),
@@ -95,10 +96,15 @@ def model_of(facts: Facts) -> Manifest | None:
     } | ({"alias": model.alias} if model.alias else {})
 
 
-def _role(facts: Facts, role: Role | None, digests: dict[str, str]) -> Manifest | None:
+def _canary(facts: Facts, role: Role | None, pinned: dict[str, Pin]) -> Manifest | None:
+    stored, signature = _role(facts, role, pinned), gate.told(facts.state, facts.world)
+    return stored | {"signature": signature} if stored and signature else stored
+
+
+def _role(facts: Facts, role: Role | None, pinned: dict[str, Pin]) -> Manifest | None:
     if role is None:
         return None
-    digest = digests.get(role.revision, "")
+    digest = pinned[role.revision].digest if role.revision in pinned else ""
     stored: Manifest = msgspec.to_builtins(msgspec.structs.replace(role, digest=digest))
     return stored | {"readyReplicas": traffic.ready_pods(facts.observed, role.revision)}
 

@@ -91,6 +91,8 @@ class Shadow(Struct, frozen=True):
 class Rollout(Struct, frozen=True):
     strategy: Literal["canary", "blueGreen", "recreate"] = "canary"
     steps: tuple[Step, ...] = ()
+    signature: Literal["compatible", "any"] = "compatible"
+    """Must callers of the stable version be able to use a new one?"""
     blue_green: BlueGreen = BlueGreen()
     analysis: Analysis | None = None
     shadow: Shadow = Shadow()
