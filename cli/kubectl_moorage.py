@@ -689,7 +689,8 @@ spec.service: type=ClusterIP|NodePort|LoadBalancer port=integer grpcPort=integer
 spec.traffic: router=auto|haproxy|replicas stickiness=object
 spec.traffic.stickiness: header=string cookie=string
 spec.rollout: strategy=canary|blueGreen|recreate signature=compatible|any steps=list blueGreen=object analysis=object
-    shadow=object progressDeadlineSeconds=integer scaleDownDelaySeconds=integer abortScaleDownDelaySeconds=integer
+    shadow=object onNoCapacity=wait|shrinkStable|recreate progressDeadlineSeconds=integer scaleDownDelaySeconds=integer
+    abortScaleDownDelaySeconds=integer
 spec.rollout.steps[]: setWeight=integer pause=object setCanaryScale=object analysis=object setHeaderRoute=object
 spec.rollout.steps[].pause: duration=any
 spec.rollout.steps[].setCanaryScale: replicas=integer matchTrafficWeight=boolean

@@ -96,6 +96,12 @@ def failing(reason: str, message: str = "it is broken") -> Fate:
     return unready(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState={"terminated": ended})
 
 
+def no_gpu() -> dict[str, Any]:
+    message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available."
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return {"conditions": [{"type": "Ready", "status": "False"}, scheduled]}
+
+
 class FakeAgents:
     """The agents of the router pods. Each follows the ConfigMap, and sees the pods that are ready, when `look` is called."""
 
@@ -184,6 +190,9 @@ class World:
         self.fates: dict[str, Fate] = {}
         self.deaf = False
         """While true, watch events do not arrive."""
+        self.gpus: int | None = None
+        """Of the cluster, one for each pod of a model; None is enough for all."""
+        self._placed: list[str] = []
         self.again_at: datetime | None = None
         self.agents = FakeAgents(self)
         self.cluster.watch(self._hear)
@@ -456,7 +465,17 @@ class World:
         for pod in self._pods_of(deployment):
             name = pod["metadata"]["name"]
             fate = self.fates.get(labels.get(names.MODEL_VERSION, "router"), ready)()
+            if names.MODEL_VERSION in labels and not self._has_place(name):
+                fate = no_gpu()
             self._set_status(POD, name, fate | {"podIP": name})
+
+    def _has_place(self, pod: str) -> bool:
+        """Who has one keeps it."""
+        there = {item["metadata"]["name"] for item in self.all(POD)}
+        self._placed = [name for name in self._placed if name in there]
+        if pod not in self._placed and (self.gpus is None or len(self._placed) < self.gpus):
+            self._placed.append(pod)
+        return pod in self._placed
 
     def _pods_of(self, deployment: str) -> list[Manifest]:
         return [pod for pod in self.all(POD) if pod["metadata"]["ownerReferences"][0]["name"] == deployment]

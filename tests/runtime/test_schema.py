@@ -20,7 +20,9 @@ def described(inputs: Any, outputs: Any = None) -> dict[str, Any]:
     return {part: json.loads(found[part]) if found[part] else None for part in ("inputs", "outputs", "params")}
 
 
-TABLE = pd.DataFrame({"amount": [1.5], "pieces": np.array([1], dtype="float32"), "note": pd.Series(["x"], dtype=object)})
+TABLE = pd.DataFrame(
+    {"amount": [1.5], "pieces": np.array([1], dtype="float32"), "note": pd.Series(["x"], dtype=object)}
+)
 TOLD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "columns": (
         described(TABLE, pd.DataFrame({"score": [0.5]})),

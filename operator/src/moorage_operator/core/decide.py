@@ -10,6 +10,7 @@ from moorage_operator.core import (
     conditions,
     events,
     judging,
+    no_capacity,
     pins,
     revisions,
     rollout,
@@ -97,10 +98,10 @@ def is_momentous(observed: Observed, decision: Decision) -> bool:
     return moves or any(isinstance(action, Delete) or _scales_to_zero(observed, action) for action in decision.actions)
 
 
-def _traffic_in(status: Manifest) -> tuple[str | None, str | None, int, list[Manifest]]:
+def _traffic_in(status: Manifest) -> tuple[str | None, str | None, int, list[Manifest], Manifest]:
     stable, canary = (status.get(role, {}).get("revision") for role in ("stable", "canary"))
     weight, routes = status.get("weights", {}).get("desired", 0), status.get("headerRoutes", [])
-    return stable, canary if weight or routes else None, weight, routes
+    return stable, canary if weight or routes else None, weight, routes, status.get("capacity", {})
 
 
 def resolve(spec: Spec, observed: Observed, platform: Platform) -> tuple[ModelVersion | None, Problem | None]:
@@ -186,7 +187,7 @@ def _look_again_at(progress: Progress, world: World) -> datetime | None:
     after, obstacle = progress.state, progress.obstacle
     moments = [role.scale_down_at for role in after.leaving]
     if after.canary:
-        moments.append(judging.begins_at(after.measured, world.spec))
+        moments += [judging.begins_at(after.measured, world.spec), no_capacity.due_at(after, world.spec)]
     if obstacle:
         moments += [obstacle.until, steps.deadline_of(after, obstacle, world.spec)]
     if world.spec.autoscaling:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from moorage_operator.core import checks, conditions, gate, header_routes, names, status
+from moorage_operator.core import checks, conditions, gate, header_routes, names, no_capacity, status
 from moorage_operator.core.actions import Action, Apply, Event, RestoreTemplate
 from moorage_operator.core.compare import describe_difference, was_applied
 from moorage_operator.core.facts import Condition, Facts
@@ -69,6 +69,9 @@ def _of_roles(before: State, after: State) -> Iterator[Event]:
         yield Event(Reason.WEIGHT_SET, f"{after.position.weight} % of the requests go to {after.canary.revision}")
     if after.canary and after.position.routes != before.position.routes:
         yield Event(Reason.ROUTES_SET, f"{header_routes.told(after.position.routes)} to {after.canary.revision}")
+    given_up = no_capacity.told(before, after)
+    if given_up:
+        yield Event(Reason.MADE_ROOM, given_up, warning=after.position.capacity.stable_ended)
     for outcome in reversed(after.history):
         if outcome not in before.history:
             yield _of_outcome(outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moorage_operator.core import address, compare, names, resources, rollout, writes
+from moorage_operator.core import address, compare, names, no_capacity, resources, rollout, writes
 from moorage_operator.core.actions import Action, HandOverReplicas
 from moorage_operator.core.kinds import (
     AUTOSCALER,
@@ -91,9 +91,9 @@ class Plan:
     def _make_autoscaler(self, scaling: Autoscaling, role: Role, revision: Revision) -> Manifest:
         minimum = max(scaling.min_replicas, role.replicas)
         may_shrink = not (self.state.leaving or (self.state.stable and self.state.canary))
-        return resources.make_autoscaler(
-            self.observed.owner, revision, scaling, min_replicas=minimum, may_shrink=may_shrink
-        )
+        gives_up = role is self.state.stable and no_capacity.autoscaler_may_shrink(self.state, self.spec)
+        shrinks: resources.Shrinks = "one by one" if gives_up else "freely" if may_shrink else "never"
+        return resources.make_autoscaler(self.observed.owner, revision, scaling, min_replicas=minimum, shrinks=shrinks)
 
     def _make_deployment(self, revision: Revision, *, replicas: int | None, track: str) -> Manifest:
         deadline = self.spec.rollout.progress_deadline_seconds
@@ -109,7 +109,7 @@ class Plan:
         """A revision that has just handed over keeps what it has, whatever the spec says by now."""
         if role in self.state.leaving:
             return self.observed.replicas(role.revision)
-        return role.replicas if role is self.state.canary else self.spec.fixed_replicas
+        return role.replicas if role is self.state.canary else no_capacity.stable_pods(self.state, self.spec)
 
     def _track(self, role: Role) -> str:
         """A first revision has the address from the beginning: it is no canary to anything, and need not be written again later."""

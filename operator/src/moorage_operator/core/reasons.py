@@ -95,6 +95,7 @@ class Reason(StrEnum):
     WEIGHT_SET = "WeightSet"
     ROUTES_SET = "RoutesSet"
     SIGNATURE_PASSED_OVER = "SignaturePassedOver"
+    MADE_ROOM = "MadeRoom"
     ABORTED = "Aborted"
     SUPERSEDED = "Superseded"
 
@@ -247,7 +248,7 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     ),
     Reason.INSUFFICIENT_GPU: Explanation(
         "No node has a free GPU of the kind that the pod asks for.",
-        "Free one, add a node, or use rollout.strategy: recreate.",
+        "Free one, add a node, or set spec.rollout.onNoCapacity: shrinkStable or recreate.",
     ),
     Reason.UNSCHEDULABLE: Explanation(
         "No node fits: resources, selector, affinity or taints.",
@@ -308,6 +309,10 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.SIGNATURE_PASSED_OVER: Explanation(
         "Event: a canary goes on although its signature is not compatible (spec.rollout.signature is any), or could not be compared.",
         "Nothing, if its callers know.",
+    ),
+    Reason.MADE_ROOM: Explanation(
+        "Event: stable gives up pods, because those of a new version find no room beside them (spec.rollout.onNoCapacity).",
+        "Nothing; with `recreate` nobody is answered until the new version's pods are ready.",
     ),
     Reason.ABORTED: Explanation("Event: somebody ended a rollout, or went back to the stable version.", _WAIT),
     Reason.SUPERSEDED: Explanation("Event: another version became the wanted one during a rollout.", _WAIT),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from moorage_operator.core import names, pods
 from moorage_operator.core.kinds import (
@@ -18,6 +18,8 @@ from moorage_operator.core.kinds import (
 )
 from moorage_operator.core.revisions import Owner, Revision
 from moorage_operator.core.spec import Autoscaling, Spec
+
+Shrinks = Literal["freely", "one by one", "never"]
 
 DEFAULT_CPU_UTILIZATION = 80
 """Percent of the request; the target of an autoscaler that names none."""
@@ -93,10 +95,12 @@ def make_preview_service(owner: Owner, wanted: Spec, revision: str) -> Manifest:
 
 
 def make_autoscaler(
-    owner: Owner, revision: Revision, scaling: Autoscaling, *, min_replicas: int, may_shrink: bool
+    owner: Owner, revision: Revision, scaling: Autoscaling, *, min_replicas: int, shrinks: Shrinks
 ) -> Manifest:
     """HPA v2. `min_replicas` is what the revision must be able to carry now, at least the spec's own. During a rollout none
-    shrinks: what a canary takes over may come back at any moment."""
+    shrinks, because what a canary takes over may come back at any moment; but where there is no room for both, as far as
+    its metrics allow.
+    """
     spec: dict[str, Any] = {
         "scaleTargetRef": {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name, "name": revision.name},
         "minReplicas": min_replicas,
@@ -104,8 +108,11 @@ def make_autoscaler(
         "metrics": _metrics(scaling),
     }
     behavior = dict(scaling.behavior or {})
-    if not may_shrink:
+    if shrinks == "never":
         behavior["scaleDown"] = behavior.get("scaleDown", {}) | {"selectPolicy": "Disabled"}
+    if shrinks == "one by one":
+        one = {"type": "Pods", "value": 1, "periodSeconds": 15}
+        behavior["scaleDown"] = behavior.get("scaleDown", {}) | {"policies": [one], "selectPolicy": "Min"}
     if behavior:
         spec["behavior"] = behavior
     return _child(AUTOSCALER, owner, revision.name, revision) | {"spec": spec}

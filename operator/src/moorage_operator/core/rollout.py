@@ -14,7 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 
-from moorage_operator.core import checks, gate, judging, shadow, steps, traffic
+from moorage_operator.core import checks, gate, judging, no_capacity, shadow, steps, traffic
 from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
@@ -58,7 +58,7 @@ def _go_on(state: State, world: World) -> Progress:
     state, harm = judging.heeded(state, world)
     alarm = judging.alarm(state, world)
     after, obstacle = (state, alarm) if alarm else steps.go_on(state, world)
-    after = judging.with_verified_weight(after, world)
+    after = judging.with_verified_weight(no_capacity.met(after, obstacle, world), world)
     failure = gate.refusal(state, world) or harm or _failure(after, obstacle, world)
     if failure and after.stable:
         return Progress(put_back(after, failure, world, Result.ROLLED_BACK))
@@ -66,8 +66,9 @@ def _go_on(state: State, world: World) -> Progress:
 
 
 def stable_must_end_first(state: State, spec: Spec) -> bool:
-    """With strategy `recreate` the old pods end before the new ones start."""
-    return spec.rollout.strategy == "recreate" and state.stable is not None and state.canary is not None
+    """With strategy `recreate`, and where there is no room for both, the old pods end before the new ones start."""
+    ends_first = spec.rollout.strategy == "recreate" or state.position.capacity.stable_ended
+    return ends_first and state.stable is not None and state.canary is not None
 
 
 def _without_departed(state: State, world: World) -> State:
@@ -89,7 +90,7 @@ def _pursue(state: State, wanted: Wanted, world: World) -> State:
         state = _withdrawn(state, Result.SUPERSEDED, timedelta(), world, f"{wanted.revision} is wanted instead")
     if state.stable and state.stable.revision == wanted.revision:
         return state
-    if state.has_rejected(wanted.revision) or not _is_alone(state, world):
+    if state.has_rejected(wanted.revision) or not _is_alone(state, world) or no_capacity.is_coming_back(state, world):
         return state
     return _begun(state, wanted, world)
 
@@ -138,8 +139,9 @@ def put_back(state: State, failure: Problem, world: World, result: Result) -> St
     canary = state.canary
     assert canary  # noqa: S101 - for the type checker
     rejected = Rejected(canary.model_version, canary.revision, failure.reason, failure.message)
-    # With `recreate` stable has no pods, and may need the canary's place.
-    delay = 0 if stable_must_end_first(state, world.spec) else world.spec.rollout.abort_scale_down_delay_seconds
+    # Stable has no pods, or not all of them, and may need the canary's place.
+    needs_room = stable_must_end_first(state, world.spec) or state.position.capacity.lent_by_stable
+    delay = 0 if needs_room else world.spec.rollout.abort_scale_down_delay_seconds
     state = _withdrawn(state, result, timedelta(seconds=delay), world, failure.message)
     return state.changed(rejected=(rejected,))
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from moorage_operator.core import guards, header_routes
+from moorage_operator.core.capacity import Capacity
 from moorage_operator.core.guards import Verdict
 from moorage_operator.core.kinds import Manifest
 
@@ -91,6 +92,7 @@ class Position(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Percent of stable's requests that are copied to the canary."""
     paused: bool = False
     """By a command."""
+    capacity: Capacity = Capacity()
 
     @property
     def sends_requests(self) -> bool:
@@ -189,6 +191,7 @@ def read(status: Manifest) -> State:
         "routes": status.get("headerRoutes", ()),
         "shadow": status.get("shadow", {}).get("percent", 0),
         "paused": status.get("paused", False),
+        "capacity": status.get("capacity", {}),
     }
     return msgspec.convert(stored | {"position": position}, State)
 
@@ -205,5 +208,6 @@ def position_as_stored(state: State) -> Manifest:
         "canaryScale": at.scale,
         "headerRoutes": [msgspec.to_builtins(route) for route in at.routes] or None,
         "paused": at.paused or None,
+        "capacity": msgspec.to_builtins(at.capacity) or None,
     }
     return {name: value for name, value in stored.items() if value is not None}

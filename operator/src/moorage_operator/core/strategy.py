@@ -96,6 +96,7 @@ class Rollout(Struct, frozen=True):
     blue_green: BlueGreen = BlueGreen()
     analysis: Analysis | None = None
     shadow: Shadow = Shadow()
+    on_no_capacity: Literal["wait", "shrinkStable", "recreate"] = "wait"
     progress_deadline_seconds: int = 600
     scale_down_delay_seconds: int = 30
     abort_scale_down_delay_seconds: int = 30
