@@ -332,11 +332,13 @@ SHOWN_ELSEWHERE = {
     Reason.CANARY_CRASHES: "tests/operator",
     Reason.ROUTER_UNREACHABLE: "tests/operator",
     Reason.ROUTER_UNAVAILABLE: "tests/operator",
+    Reason.ROUTER_REFUSED: "tests/operator",
 }
 
 
 HAPPENINGS = {
     Reason.VERSION_RESOLVED, Reason.REVISION_CREATED, Reason.REVISION_RETIRED, Reason.DRIFT_REPAIRED, Reason.WEIGHT_SET,
+    Reason.ROUTES_SET,
     Reason.ABORTED, Reason.SUPERSEDED, Reason.COMMAND_DONE, Reason.COMMAND_REFUSED,
 }  # fmt: skip
 WELL = {
