@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from benchmarks import changes, figures, pods, population, registry, report, scale
+from benchmarks import changes, figures, pods, population, registry, report, routing, scale
 from devcluster import console
 
 COUNTS = (1, 100, 1000)
@@ -93,8 +93,15 @@ def run_pods(options: argparse.Namespace) -> Sections:
     return {"apply": report.steps(found.apply), "alias": report.steps(found.alias)}
 
 
+def run_routing(options: argparse.Namespace) -> Sections:
+    """the router's hop beside none, and a changed weight until every router holds it"""
+    found = routing.run(options.name, 20 * options.samples, options.repeat)
+    return {"routing": report.routing(found)}
+
+
 SCENARIOS: dict[str, Callable[[argparse.Namespace], Sections]] = {
     "scale": run_scale,
     "changes": run_changes,
     "pods": run_pods,
+    "routing": run_routing,
 }
