@@ -117,7 +117,10 @@ def test_the_default_configuration_says_what_the_operator_takes_as_default_anywa
 
 def test_a_registry_reaches_the_configuration_and_its_secret_the_file_system_only() -> None:
     values = {
-        "registries": [REGISTRY | {"caBundle": CERTIFICATE}, {"name": "open", "trackingURI": "https://x.example"}]
+        "registries": [
+            REGISTRY | {"caBundle": CERTIFICATE},
+            {"name": "open", "trackingURI": "https://x.example", "readOnly": True},
+        ]
     }
     secured, plain = settings_of(values).registries
     pod = pod_of(values)
@@ -128,6 +131,7 @@ def test_a_registry_reaches_the_configuration_and_its_secret_the_file_system_onl
     assert secured.ca_bundle == CERTIFICATE
     assert secured.credentials_directory == mounts["registry-default"]
     assert (plain.credentials_directory, plain.ca_bundle) == ("", "")
+    assert (secured.read_only, plain.read_only) == (False, True)
     assert secrets == ["mlflow"]
 
 

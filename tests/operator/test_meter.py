@@ -125,6 +125,8 @@ async def test_a_version_that_fails_is_put_back_with_its_evidence(rolling: World
     words = "errors: 30 of 100 (30.00%) failed, at stable 2 of 300 (0.67%): worse"
     assert words in rolling.status["rejected"][0]["message"]
     assert words in rolling.status["history"][0]["message"]
+    assert rolling.tags["4"]["moorage.rollout.reason"] == "AnalysisFailed"
+    assert words in rolling.tags["4"]["moorage.rollout.message"]
     assert rolling.status["analysis"][0]["verdict"] == "harm"
     assert "AnalysisFailed" in rolling.events() or "RolledBack" in rolling.events()
 
