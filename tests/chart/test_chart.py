@@ -204,6 +204,7 @@ def test_placement_goes_to_the_pod_as_it_is() -> None:
 def test_the_network_policy_lets_out_to_dns_the_api_server_and_the_registries() -> None:
     values = {
         "networkPolicy": {"enabled": True},
+        "prometheus": {"url": "http://prometheus.monitoring.svc:9090"},
         "registries": [REGISTRY, {"name": "b", "trackingURI": "https://b.example/m"}],
     }
     spec = helm.one(helm.template(values), "NetworkPolicy")["spec"]
@@ -212,6 +213,8 @@ def test_the_network_policy_lets_out_to_dns_the_api_server_and_the_registries() 
         [53, 53],
         [443, 6443],
         [8404],
+        [8082],
+        [9090],
         [5000, 443],
     ]
     assert [[port["port"] for port in rule["ports"]] for rule in spec["ingress"]] == [["http"]]
