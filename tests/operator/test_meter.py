@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from moorage_operator import meter
 from moorage_operator.core import counted
+from moorage_operator.core.actions import Measure
 from moorage_operator.core.counted import Look, Reading, Sample
 from world import World
 
@@ -186,3 +188,14 @@ async def test_without_a_router_the_pods_say_what_failed() -> None:
     await served.pass_time(15)
     assert served.traffic() == "3"
     assert "30 of 100 (30.00%) failed" in served.status["rejected"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("at_once", "milliseconds", "is_due"),
+    [(True, 999, False), (True, 1000, True), (False, 14_999, False), (False, 15_000, True)],
+)
+def test_two_looks_never_have_the_same_second(at_once: bool, milliseconds: int, is_due: bool) -> None:
+    wanted = Measure(("fraud-v3", "fraud-v4"), {}, timedelta(seconds=15), at_once=at_once, is_cut=False)
+    rollout = meter._Rollout(wanted, base=Look(NOW))
+
+    assert rollout.is_due(NOW + timedelta(milliseconds=milliseconds)) is is_due
