@@ -1,4 +1,4 @@
-"""The tables, and their places in docs/benchmarks.md."""
+"""The tables, and their places in the documents."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 from benchmarks import changes, figures, lab, pods, scale
 from benchmarks import routing as routing_
 
-DOCUMENT = lab.ROOT / "docs/benchmarks.md"
+DOCUMENTS = (lab.ROOT / "docs/benchmarks.md", lab.ROOT / "docs/statistics.md")
 
 
 def write(section: str, content: str) -> None:
     """Replace what is between the markers of that name."""
     begin, end = f"<!-- {section}: made by `hack/bench` -->\n", f"<!-- {section}: end -->"
-    head, rest = DOCUMENT.read_text().split(begin)
-    DOCUMENT.write_text(f"{head}{begin}{content}{end}{rest.split(end, 1)[1]}")
+    document = next(path for path in DOCUMENTS if begin in path.read_text())
+    head, rest = document.read_text().split(begin)
+    document.write_text(f"{head}{begin}{content}{end}{rest.split(end, 1)[1]}")
 
 
 def machine() -> str:

@@ -42,7 +42,7 @@ def seen(
     return analysis.heed(asked, before, measured or Measured(), sample, arms)
 
 
-def failing(canary: int, stable: int) -> dict[str, float]:
+def failing(canary: int, stable: int) -> dict[str, int]:
     return REQUESTS | {"router canary bad": canary, "router stable bad": stable}
 
 
