@@ -22,8 +22,8 @@ from moorage_operator.core.judgement import Analysis
 HOURS = 2
 EQUAL = 1.0
 WORSE = (2.0, 1.5, 1.2)
-OUTAGE = range(40, 60)
-"""Ticks in which both versions fail five times as often: five minutes, after ten."""
+OUTAGE = range(40, 120)
+"""Ticks in which both versions fail five times as often: twenty minutes, after ten."""
 
 
 def with_outage(tick: int) -> float:
@@ -34,7 +34,7 @@ STREAMS = {
     "1 % errors, 100 requests/s": Stream(100, steady(0.01)),
     "1 % errors, 5 requests/s": Stream(5, steady(0.01)),
     "0.1 % errors, 100 requests/s": Stream(100, steady(0.001)),
-    "1 %, but 5 % in both for 5 min; 100 requests/s": Stream(100, with_outage),
+    "1 %, for 20 min 5 % in both; 100 requests/s": Stream(100, with_outage),
 }
 
 
