@@ -690,7 +690,7 @@ spec.traffic: router=auto|haproxy|replicas stickiness=object
 spec.traffic.stickiness: header=string cookie=string
 spec.rollout: strategy=canary|blueGreen|recreate signature=compatible|any steps=list blueGreen=object analysis=object
     shadow=object onNoCapacity=wait|shrinkStable|recreate progressDeadlineSeconds=integer scaleDownDelaySeconds=integer
-    abortScaleDownDelaySeconds=integer
+    abortScaleDownDelaySeconds=integer rollback=object
 spec.rollout.steps[]: setWeight=integer pause=object setCanaryScale=object analysis=object setHeaderRoute=object
 spec.rollout.steps[].pause: duration=any
 spec.rollout.steps[].setCanaryScale: replicas=integer matchTrafficWeight=boolean
@@ -708,6 +708,7 @@ spec.rollout.analysis.guards[].disagreement: max!=string
 spec.rollout.analysis.guards[].feedback: margin=number
 spec.rollout.analysis.guards[].prometheus: query!=string max=number min=number
 spec.rollout.shadow: percent=integer
+spec.rollout.rollback: moveAliasBack=boolean
 """
 """The fields below spec, made from the CRD by `make generate`: `name=type` or `name=value|value`, `!` where required; `*` allows others."""
 

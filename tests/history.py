@@ -59,6 +59,7 @@ ROUTED: dict[str, Any] = {
 
 STRATEGIES: list[dict[str, Any]] = [
     {"strategy": "canary"},
+    {"strategy": "canary", "progressDeadlineSeconds": 30, "rollback": {"moveAliasBack": True}},
     {"strategy": "canary", "steps": [{"setWeight": 50}, {"pause": {"duration": 20}}, {"setWeight": 75}]},
     {"strategy": "canary", "steps": [{"setWeight": 0}, {"pause": {}}, {"setWeight": 50}, {"pause": {}}]},
     {"strategy": "canary", "steps": [{"setWeight": 50}, {"setWeight": 75}], "onNoCapacity": "shrinkStable"},
@@ -83,7 +84,6 @@ class History(RuleBasedStateMachine):
     def begin(self, version: str, replicas: int, rollout: dict[str, Any]) -> None:
         self.world = World()
         self.world.move_alias(version)
-        self.champion = version
         self.world.apply(replicas=replicas, rollout=rollout)
         self.seen_traffic: str | None = None
         self.seen_weight = 0
@@ -97,7 +97,6 @@ class History(RuleBasedStateMachine):
         """Often when the version before has arrived: else few revisions ever become old ones."""
         if at_rest:
             self.come_to_rest(later=31)
-        self.champion = version
         self.world.move_alias(version)
 
     @rule(replicas=st.integers(0, 3))
@@ -220,7 +219,7 @@ class History(RuleBasedStateMachine):
         self.world.deaf = False
         self.world.agents.deaf.clear()
         self.world.agents.silent.clear()
-        self.world.move_alias(self.champion)
+        self.world.move_alias(self.world.champion)
         self.world.resync()
         self._settle()
         self.world.now += timedelta(seconds=later)
@@ -230,6 +229,7 @@ class History(RuleBasedStateMachine):
         self._pass()
         assert not self.world.cluster.writes
         self._all_is_in_order()
+        self._all_is_told()
 
     @rule()
     def everything_heals(self) -> None:
@@ -241,7 +241,7 @@ class History(RuleBasedStateMachine):
             if not self._push_on():
                 break
         replicas = self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1)
-        assert self.world.status.get("stable", {}).get("modelVersion") == self.champion
+        assert self.world.status.get("stable", {}).get("modelVersion") == self.world.champion
         assert self.world.condition("Ready")[0] == ("True" if replicas else "False")
 
     def _all_is_in_order(self) -> None:
@@ -283,6 +283,17 @@ class History(RuleBasedStateMachine):
             assert self._matches() == self._routes(status)
         kept = {key for key in address["metadata"].get("annotations", {}) if not key.startswith("moorage.dev/")}
         assert kept == spec.get("service", {}).get("annotations", {}).keys()
+
+    def _all_is_told(self) -> None:
+        """Nothing is left to tell the registry, and the tags of each version are those of its last outcome."""
+        told: set[str] = set()
+        for outcome in self.world.status.get("history", ()):
+            notice = outcome.get("registry", {})
+            assert "Pending" not in (notice.get("tags"), notice.get("aliasMove"))
+            if "tags" in notice and outcome["modelVersion"] not in told:
+                told.add(outcome["modelVersion"])
+                verdict = {"Promoted": "promoted", "RolledBack": "failed", "Aborted": "aborted"}[outcome["result"]]
+                assert self.world.tags[outcome["modelVersion"]]["moorage.rollout"] == verdict
 
     # What must always hold.
 

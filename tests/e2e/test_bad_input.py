@@ -326,7 +326,7 @@ SHOWN_ELSEWHERE = {
     Reason.AUTOSCALER_FAILED: "tests/operator: it takes a fault of Kubernetes",
     Reason.ROLLED_BACK: "test_rollouts.py",
     Reason.SIGNATURE_INCOMPATIBLE: "test_signatures.py",
-    Reason.ANALYSIS_FAILED: "tests/operator",
+    Reason.ANALYSIS_FAILED: "test_judgement.py",
     Reason.INCONCLUSIVE: "tests/operator",
     Reason.SAMPLE_RATIO_MISMATCH: "tests/operator",
     Reason.ROUTER_REFUSED: "tests/operator",
@@ -338,8 +338,9 @@ SHOWN_ELSEWHERE = {
 
 
 HAPPENINGS = {
-    Reason.ROUTES_SET, Reason.SIGNATURE_PASSED_OVER, Reason.MADE_ROOM,
+    Reason.SIGNATURE_PASSED_OVER, Reason.MADE_ROOM,
     Reason.VERSION_RESOLVED, Reason.REVISION_CREATED, Reason.REVISION_RETIRED, Reason.DRIFT_REPAIRED, Reason.WEIGHT_SET,
+    Reason.ROUTES_SET, Reason.ALIAS_MOVED_BACK, Reason.ALIAS_NOT_MOVED, Reason.REGISTRY_NOT_TOLD,
     Reason.ABORTED, Reason.SUPERSEDED, Reason.COMMAND_DONE, Reason.COMMAND_REFUSED,
 }  # fmt: skip
 WELL = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from moorage_operator.core import (
@@ -18,6 +19,7 @@ from moorage_operator.core import (
     state,
     status,
     steps,
+    told,
     traffic,
 )
 from moorage_operator.core.actions import Action, Apply, Decision, Delete
@@ -51,24 +53,25 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     heard, wanted = _undone(heard, wanted, known)
     target = Wanted(wanted.name, wanted.model.version) if wanted and _may_proceed(problem) else None
     progress = _held(before, world) if is_held else rollout.advance(heard, target, world)
-    after = progress.state
     if wanted:
         known.setdefault(wanted.name, wanted)
-    pinned = pins.pinned(observed, after)
     facts = Facts(world, progress, version, problem, _name(wanted))
+    after = told.noted(before, facts, known, platform)
+    facts = replace(facts, progress=replace(progress, state=after))
+    pinned = pins.pinned(observed, after)
     found = conditions.all_of(facts)
     actions = () if is_held else Plan(spec, observed, after, known, pinned).actions()
-    told = tuple(events.of_pass(before, facts, found, actions))
     programmed = next(item for item in found if item.type == "TrafficProgrammed")
     obstacle = progress.obstacle
     awaits = not programmed.is_true or (obstacle is not None and obstacle.waits_for is WaitsFor.ROUTERS)
     return Decision(
         actions,
         status.make(facts, found, pinned),
-        told,
+        tuple(events.of_pass(before, facts, found, actions)),
         _look_again_at(progress, world),
         awaits_routers=awaits and spec.traffic.by_haproxy,
         measure=None if is_held else judging.measure(after, obstacle, world),
+        errands=() if is_held else told.errands(after, observed.owner, platform),
     )
 
 
@@ -76,14 +79,14 @@ def _name(wanted: Revision | None) -> str:
     return wanted.name if wanted else ""
 
 
-def _undone(told: State, wanted: Revision | None, known: dict[str, Revision]) -> tuple[State, Revision | None]:
+def _undone(heard: State, wanted: Revision | None, known: dict[str, Revision]) -> tuple[State, Revision | None]:
     """Somebody went back to a kept revision: that one is wanted, until spec or registry name another than they did then."""
-    undo = told.undo
+    undo = heard.undo
     if undo is None or wanted is None:
-        return told, wanted
+        return heard, wanted
     if wanted.name != undo.instead_of or undo.revision not in known:
-        return told.changed(undo=None), wanted
-    return told, known[undo.revision]
+        return heard.changed(undo=None), wanted
+    return heard, known[undo.revision]
 
 
 def _held(before: State, world: World) -> Progress:

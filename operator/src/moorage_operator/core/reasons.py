@@ -96,6 +96,9 @@ class Reason(StrEnum):
     ROUTES_SET = "RoutesSet"
     SIGNATURE_PASSED_OVER = "SignaturePassedOver"
     MADE_ROOM = "MadeRoom"
+    ALIAS_MOVED_BACK = "AliasMovedBack"
+    ALIAS_NOT_MOVED = "AliasNotMoved"
+    REGISTRY_NOT_TOLD = "RegistryNotTold"
     ABORTED = "Aborted"
     SUPERSEDED = "Superseded"
 
@@ -313,6 +316,18 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.MADE_ROOM: Explanation(
         "Event: stable gives up pods, because those of a new version find no room beside them (spec.rollout.onNoCapacity).",
         "Nothing; with `recreate` nobody is answered until the new version's pods are ready.",
+    ),
+    Reason.ALIAS_MOVED_BACK: Explanation(
+        "Event: a version was put back, and the alias in MLflow names stable's version again.",
+        "To try it again, let the alias name it again.",
+    ),
+    Reason.ALIAS_NOT_MOVED: Explanation(
+        "Event: a version was put back, and the registry does not let the alias be moved.",
+        "Give the operator's user in MLflow EDIT on the model, or leave out spec.rollout.rollback.moveAliasBack.",
+    ),
+    Reason.REGISTRY_NOT_TOLD: Explanation(
+        "Event: the registry refuses the tags that say how a rollout ended. Nothing else depends on them.",
+        "Give the operator's user in MLflow EDIT on the model, or set `registries[].readOnly` in the chart's values.",
     ),
     Reason.ABORTED: Explanation("Event: somebody ended a rollout, or went back to the stable version.", _WAIT),
     Reason.SUPERSEDED: Explanation("Event: another version became the wanted one during a rollout.", _WAIT),

@@ -87,7 +87,8 @@ def _pursue(state: State, wanted: Wanted, world: World) -> State:
     if state.canary and state.canary.revision == wanted.revision:
         return state
     if state.canary:
-        state = _withdrawn(state, Result.SUPERSEDED, timedelta(), world, f"{wanted.revision} is wanted instead")
+        instead = Problem(Reason.SUPERSEDED, f"{wanted.revision} is wanted instead")
+        state = _withdrawn(state, Result.SUPERSEDED, timedelta(), world, instead)
     if state.stable and state.stable.revision == wanted.revision:
         return state
     if state.has_rejected(wanted.revision) or not _is_alone(state, world) or no_capacity.is_coming_back(state, world):
@@ -142,17 +143,17 @@ def put_back(state: State, failure: Problem, world: World, result: Result) -> St
     # Stable has no pods, or not all of them, and may need the canary's place.
     needs_room = stable_must_end_first(state, world.spec) or state.position.capacity.lent_by_stable
     delay = 0 if needs_room else world.spec.rollout.abort_scale_down_delay_seconds
-    state = _withdrawn(state, result, timedelta(seconds=delay), world, failure.message)
+    state = _withdrawn(state, result, timedelta(seconds=delay), world, failure)
     return state.changed(rejected=(rejected,))
 
 
-def _withdrawn(state: State, result: Result, delay: timedelta, world: World, message: str) -> State:
+def _withdrawn(state: State, result: Result, delay: timedelta, world: World, why: Problem) -> State:
     """Without the canary, in one move: it gets nothing from now on."""
     canary = state.canary
     assert canary  # noqa: S101 - for the type checker
     leaving = Role(canary.revision, canary.model_version, scale_down_at=world.now + delay)
     if state.stable:
-        state = state.with_outcome(canary, result, world.now, message)
+        state = state.with_outcome(canary, result, world.now, why)
     return state.changed(canary=None, position=Position(), leaving=(*state.leaving, leaving))
 
 

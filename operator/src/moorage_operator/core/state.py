@@ -11,6 +11,8 @@ from moorage_operator.core import guards, header_routes
 from moorage_operator.core.capacity import Capacity
 from moorage_operator.core.guards import Verdict
 from moorage_operator.core.kinds import Manifest
+from moorage_operator.core.notices import Notice
+from moorage_operator.core.reasons import Problem
 
 MOST_OUTCOMES = 10
 """As many are kept in `status.history`."""
@@ -49,7 +51,18 @@ class Outcome(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     revision: str
     result: Result
     at: datetime
+    reason: str = ""
     message: str = ""
+    registry: Notice | None = None
+    """What the registry is told of it (`told`)."""
+
+    @property
+    def identity(self) -> tuple[str, Result, datetime]:
+        """What stays, whatever becomes of its notice."""
+        return self.revision, self.result, self.at
+
+    def noted(self, notice: Notice | None) -> Outcome:
+        return msgspec.structs.replace(self, registry=notice)
 
 
 class Rejected(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -170,9 +183,10 @@ class State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
         """With another position."""
         return self.changed(position=msgspec.structs.replace(self.position, **changes))
 
-    def with_outcome(self, role: Role, result: Result, now: datetime, message: str = "") -> State:
+    def with_outcome(self, role: Role, result: Result, now: datetime, why: Problem | None = None) -> State:
         """Newest first."""
-        outcome = Outcome(role.model_version, role.revision, result, now, message)
+        reason, message = (why.reason, why.message) if why else ("", "")
+        outcome = Outcome(role.model_version, role.revision, result, now, reason, message)
         return self.changed(history=(outcome, *self.history)[:MOST_OUTCOMES])
 
 

@@ -88,6 +88,12 @@ class Shadow(Struct, frozen=True):
     percent: int = 0
 
 
+class Rollback(Struct, frozen=True):
+    """What else happens when a version is put back by itself."""
+
+    move_alias_back: bool = False
+
+
 class Rollout(Struct, frozen=True):
     strategy: Literal["canary", "blueGreen", "recreate"] = "canary"
     steps: tuple[Step, ...] = ()
@@ -100,6 +106,7 @@ class Rollout(Struct, frozen=True):
     progress_deadline_seconds: int = 600
     scale_down_delay_seconds: int = 30
     abort_scale_down_delay_seconds: int = 30
+    rollback: Rollback = Rollback()
 
     @property
     def all_steps(self) -> tuple[Step, ...]:
