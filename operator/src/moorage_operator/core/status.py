@@ -41,7 +41,7 @@ def make(facts: Facts, found: list[Condition], pinned: dict[str, Pin]) -> Manife
         "history": _list(after.history),
         "command": msgspec.to_builtins(after.command) if after.command else None,
         "analysis": _list(after.analysis),
-        "measured": msgspec.to_builtins(after.measured) or None,
+        "measured": _plain(after.measured) or None,
         "undo": msgspec.to_builtins(after.undo) if after.undo else None,
         "conditions": [_stored(item, observed, facts.now) for item in found],
     }
@@ -110,8 +110,13 @@ def _role(facts: Facts, role: Role | None, pinned: dict[str, Pin]) -> Manifest |
 
 
 def _list(items: tuple[msgspec.Struct, ...]) -> list[Manifest] | None:
-    """A list, as the API server gives it back: a tuple is unequal to it, and would be written for ever."""
-    return [msgspec.to_builtins(item) for item in items] or None
+    return [_plain(item) for item in items] or None
+
+
+def _plain(item: msgspec.Struct) -> Manifest:
+    """With lists, as the API server gives it back: a tuple is unequal to one, and would be written for ever."""
+    plain: Manifest = msgspec.json.decode(msgspec.json.encode(item))
+    return plain
 
 
 def _weights(facts: Facts) -> Manifest | None:
