@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -82,7 +83,8 @@ def there_and_back(place: Place, registry: Registry, model: str, seen: list[int]
     until(180, f"version {version} is stable", arrived, lambda: place.status("stepwise"))
     registry.set_alias(model, worse)
     until(120, "the next one has 20 %", lambda: weight(place, "stepwise") == 20, lambda: place.status("stepwise"))
-    command(place, "stepwise", f"abort@{place.status('stepwise')['canary']['revision']}")
+    canary = place.status("stepwise")["canary"]["revision"]
+    command(place, "stepwise", f"abort@{canary}.{time.time_ns()}")  # the same was said before, of another rollout
     place.wait_for_reason("stepwise", "RolledBack")
     registry.set_alias(model, version)
     place.wait_ready("stepwise")
