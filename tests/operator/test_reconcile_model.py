@@ -12,6 +12,9 @@ from history import History
 from moorage_operator import errors
 from moorage_operator.core import compare, plan, resources, rollout, sizing, state, steps, told
 
+pytestmark = pytest.mark.timeout(400)
+"""They take a minute each where nothing else runs."""
+
 TestHistory = History.TestCase
 TestHistory.settings = settings(
     max_examples=25,
