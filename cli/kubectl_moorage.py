@@ -660,8 +660,8 @@ def _revision_of_logs(model: Object, options: argparse.Namespace) -> str:
 
 FIELDS = """
 spec: model!=object runtime=object resources=object replicas=integer autoscaling=object pod=object
-    minReadySeconds=integer service=object traffic=object rollout=object restartAt=string suspend=boolean
-    revisionHistoryLimit=integer
+    minReadySeconds=integer service=object traffic=object rollout=object experiment=object restartAt=string
+    suspend=boolean revisionHistoryLimit=integer
 spec.model: name!=string alias=string version=string registry=object
 spec.model.registry: name=string credentialsSecret=string
 spec.runtime: engine=auto|onnxruntime|torch|pyfunc device=auto|cpu|cuda image=string allowPickle=boolean env=list
@@ -707,6 +707,11 @@ spec.rollout.analysis.guards[].disagreement: max!=string
 spec.rollout.analysis.guards[].feedback: margin=number
 spec.rollout.analysis.guards[].prometheus: query!=string max=number min=number
 spec.rollout.shadow: percent=integer
+spec.experiment: winner=report arms!=list
+spec.experiment.arms[]: name!=string model!=object weight!=integer replicas=integer resources=object match=object
+spec.experiment.arms[].model: alias=string version=string
+spec.experiment.arms[].resources: limits=object requests=object
+spec.experiment.arms[].match: header=string cookie=string value=string
 """
 """The fields below spec, made from the CRD by `make generate`: `name=type` or `name=value|value`, `!` where required; `*` allows others."""
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from moorage_operator.core import (
+    arm_revisions,
+    arm_routing,
     checks,
     commands,
     conditions,
@@ -41,17 +45,19 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     """What to write now, what to say, and when to look again. `now` has whole seconds and a time zone."""
     version, problem = resolve(spec, observed, platform)
     known = known_revisions(spec, observed, version)
-    wanted = wanted_revision(spec, observed, platform, known, version)
+    wanted = revisions.chosen(observed.owner, spec, version, known=known, platform=platform) if version else None
     before = state.read(observed.status)
     world = World(spec, observed, traffic.routed(observed), now)
     is_held = spec.suspend or (observed.answer is None and not (problem and problem.reason in _NOT_ASKED))
     heard = before if is_held else commands.obey(observed.command, before, world, wanted=_name(wanted), kept=known)
     heard, wanted = _undone(heard, wanted, known)
     target = Wanted(wanted.name, wanted.model.version) if wanted and _may_proceed(problem) else None
-    progress = _held(before, world) if is_held else rollout.advance(heard, target, world)
-    after = progress.state
     if wanted:
         known.setdefault(wanted.name, wanted)
+    progress = _held(before, world) if is_held else rollout.advance(heard, target, world)
+    if not is_held and not (problem and problem.reason in _NOT_ASKED):
+        progress = replace(progress, state=arm_revisions.advance(progress.state, known, platform, world))
+    after = progress.state
     digests = pinned_digests(observed, after)
     facts = Facts(world, progress, version, problem, _name(wanted))
     found = conditions.all_of(facts)
@@ -60,6 +66,7 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     programmed = next(item for item in found if item.type == "TrafficProgrammed")
     obstacle = progress.obstacle
     awaits = not programmed.is_true or (obstacle is not None and obstacle.waits_for is WaitsFor.ROUTERS)
+    awaits = awaits or not arm_routing.is_programmed(observed, after)
     return Decision(
         actions,
         status.make(facts, found, digests),
@@ -96,10 +103,12 @@ def is_momentous(observed: Observed, decision: Decision) -> bool:
     return moves or any(isinstance(action, Delete) or _scales_to_zero(observed, action) for action in decision.actions)
 
 
-def _traffic_in(status: Manifest) -> tuple[str | None, str | None, int, list[Manifest]]:
+def _traffic_in(status: Manifest) -> tuple[Any, ...]:
     stable, canary = (status.get(role, {}).get("revision") for role in ("stable", "canary"))
     weight, routes = status.get("weights", {}).get("desired", 0), status.get("headerRoutes", [])
-    return stable, canary if weight or routes else None, weight, routes
+    arms = status.get("experiment", {}).get("arms", [])
+    by_arm = [(arm["name"], arm["revision"], arm.get("weight"), arm.get("match")) for arm in arms if "revision" in arm]
+    return stable, canary if weight or routes else None, weight, routes, by_arm
 
 
 def resolve(spec: Spec, observed: Observed, platform: Platform) -> tuple[ModelVersion | None, Problem | None]:
@@ -131,20 +140,8 @@ def known_revisions(spec: Spec, observed: Observed, version: ModelVersion | None
             model = ModelVersion(spec.model.name, role.model_version, "", "")
             if version and version.version == role.model_version:
                 model = version
-            known[role.revision] = revisions.from_deployment(deployment, model, number=_next_number(known))
+            known[role.revision] = revisions.from_deployment(deployment, model, number=revisions.next_number(known))
     return known
-
-
-def wanted_revision(
-    spec: Spec, observed: Observed, platform: Platform, known: dict[str, Revision], version: ModelVersion | None
-) -> Revision | None:
-    """The revision for spec and version: the frozen one if it was made before, else a new one with today's defaults."""
-    if version is None:
-        return None
-    name = revisions.name_of(observed.owner, spec, version)
-    if name in known:
-        return known[name]
-    return revisions.make(observed.owner, spec, version, number=_next_number(known), platform=platform)
 
 
 def _may_proceed(problem: Problem | None) -> bool:
@@ -172,10 +169,6 @@ def _said_before(spec: Spec, observed: Observed, known: ModelVersion | None) -> 
     if is_current and before["status"] != "True" and before["reason"] in Reason.__members__.values():
         return Problem(Reason(before["reason"]), before["message"])
     return Problem(Reason.RESOLVING, f"asking the registry {spec.model.registry.name} for {spec.model.ref}")
-
-
-def _next_number(known: dict[str, Revision]) -> int:
-    return max((revision.number for revision in known.values()), default=0) + 1
 
 
 def _look_again_at(progress: Progress, world: World) -> datetime | None:

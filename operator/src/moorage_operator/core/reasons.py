@@ -93,6 +93,7 @@ class Reason(StrEnum):
     COMMAND_REFUSED = "CommandRefused"
     WEIGHT_SET = "WeightSet"
     ROUTES_SET = "RoutesSet"
+    ARM_IN_TROUBLE = "ArmInTrouble"
     ABORTED = "Aborted"
     SUPERSEDED = "Superseded"
 
@@ -295,9 +296,13 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.DRIFT_REPAIRED: Explanation(
         "Event: a child was changed by somebody else and was put back.", "Change the ModelDeployment instead."
     ),
-    Reason.WEIGHT_SET: Explanation("Event: the canary gets another share of the requests.", _WAIT),
+    Reason.WEIGHT_SET: Explanation("Event: the canary, or an arm, gets another share of the requests.", _WAIT),
     Reason.ROUTES_SET: Explanation(
         "Event: requests with a certain header or cookie get the canary, or do so no more.", _WAIT
+    ),
+    Reason.ARM_IN_TROUBLE: Explanation(
+        "Event: an arm of the experiment can't be found in the registry, or its pods can't answer; stable answers in its place.",
+        "Read `status.experiment`: what is wrong with it.",
     ),
     Reason.ABORTED: Explanation("Event: somebody ended a rollout, or went back to the stable version.", _WAIT),
     Reason.SUPERSEDED: Explanation("Event: another version became the wanted one during a rollout.", _WAIT),

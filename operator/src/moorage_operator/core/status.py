@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from moorage_operator.core import checks, names, shadow, state, traffic
+from moorage_operator.core import arm_status, checks, names, shadow, state, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.observed import Observed
@@ -32,6 +32,7 @@ def make(facts: Facts, found: list[Condition], digests: dict[str, str]) -> Manif
         "stable": _role(facts, stable, digests),
         "canary": _role(facts, after.canary, digests),
         "weights": _weights(facts),
+        "experiment": arm_status.as_stored(facts),
         "shadow": shadow.as_stored(after, observed),
         **state.position_as_stored(after),
         "pausedUntil": _paused_until(facts),
@@ -109,12 +110,14 @@ def _list(items: tuple[msgspec.Struct, ...]) -> list[Manifest] | None:
 
 
 def _weights(facts: Facts) -> Manifest | None:
-    """The canary's, in percent: as asked for, and as all routers say that they hold it."""
+    """The canary's, in percent: as asked for, and as all routers say that they hold it; and those of the arms."""
     canary, split = facts.state.canary, facts.world.routed.split
+    arms = arm_status.weights(facts)
+    of_arms = {"arms": arms} if arms else {}
     if canary is None or facts.state.stable is None:
-        return None
+        return of_arms or None
     weights: Manifest = {"desired": facts.state.position.weight, "verified": split == traffic.wanted(facts.state)}
-    return weights | ({"applied": round(split.get(canary.revision, 0))} if split is not None else {})
+    return weights | of_arms | ({"applied": round(split.get(canary.revision, 0))} if split is not None else {})
 
 
 def _paused_until(facts: Facts) -> str | None:
