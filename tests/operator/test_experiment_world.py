@@ -213,3 +213,90 @@ async def test_a_new_operator_goes_on_with_the_arms_as_they_are(served: World) -
     served.restart()
     await served.settle()
     assert told(served) == {"challenger": ("5", 10), "rival": ("6", 20)}
+
+
+async def count(served: World, *, ticks: int, arm: int = 0, stable: int = 0, told: int = -1) -> None:
+    """A minute each; `arm` and `stable` are how many of 100 requests of each fail, `told` how many of 50 words say "wrong"."""
+    answering, tested = served.status["stable"]["revision"], served.revision("5")
+    for _ in range(ticks):
+        served.agents.traffic.send("challenger", tested, 100, bad=arm)
+        served.agents.traffic.send("stable", answering, 100, bad=stable)
+        if told >= 0:
+            served.agents.traffic.tell(tested, "challenger", right=50 - told, wrong=told)
+            served.agents.traffic.tell(answering, "stable", right=30, wrong=20)
+        await served.pass_time(60)
+
+
+def verdicts(served: World) -> dict[str, str]:
+    return {item["metric"]: item["verdict"] for item in served.status["experiment"]["arms"][0].get("verdicts", ())}
+
+
+async def test_an_arm_that_fails_more_is_shown_to_be_worse_without_any_rollout(served: World) -> None:
+    await start(served, an_arm())
+    await served.pass_time(1)
+    await count(served, ticks=4, arm=20, stable=2)
+    assert verdicts(served) == {"errors": "noDifferenceShown", "wrong": "noDifferenceShown"}, "bursts are seen first"
+    await count(served, ticks=6, arm=20, stable=2)
+    arm = served.status["experiment"]["arms"][0]
+    assert verdicts(served) == {"errors": "worse", "wrong": "noDifferenceShown"}
+    assert arm["verdicts"][0]["low"] > 1
+    assert arm["errors"] == arm["requests"] // 5 > 100
+    assert "ArmJudged" in served.events()
+    assert served.condition("Ready") == ("True", "Promoted")
+
+
+async def test_an_arm_that_is_told_to_be_right_more_often_is_shown_to_be_better(served: World) -> None:
+    await start(served, an_arm())
+    await served.pass_time(1)
+    await count(served, ticks=16, told=5)
+    assert verdicts(served)["wrong"] == "better"
+
+
+async def test_what_is_slow_is_judged_where_a_guard_says_what_that_is(served: World) -> None:
+    guards = [{"name": "slow", "latency": {"maxSeconds": 0.2}}]
+    served.apply(rollout={"analysis": {"guards": guards}})
+    await start(served, an_arm())
+    await served.pass_time(1)
+    for _ in range(16):
+        served.agents.traffic.send("challenger", served.revision("5"), 100, slow=40)
+        served.agents.traffic.send("stable", served.revision("3"), 100, slow=2)
+        await served.pass_time(60)
+    assert verdicts(served)["slow"] == "worse"
+
+
+async def test_a_new_operator_keeps_what_was_shown_and_another_version_begins_anew(served: World) -> None:
+    await start(served, an_arm())
+    await served.pass_time(1)
+    await count(served, ticks=12, arm=20, stable=2)
+    before = served.status["experiment"]
+    served.restart()
+    await served.settle()
+    await served.pass_time(60)
+    assert served.status["experiment"] == before
+    await count(served, ticks=2, arm=20, stable=2)
+    assert served.status["experiment"]["arms"][0]["requests"] > before["arms"][0]["requests"]
+    served.move_alias("4")
+    await served.settle()
+    await served.pass_time(31)
+    assert verdicts(served) == {}
+    assert "requests" not in served.status["experiment"]["arms"][0]
+
+
+async def test_while_a_canary_is_judged_the_arms_are_as_well(served: World) -> None:
+    await start(served, an_arm())
+    served.apply(rollout={"steps": [{"setWeight": 50}, {"pause": {}}]})
+    served.move_alias("4")
+    await served.settle()
+    await served.pass_time(61)
+    await count(served, ticks=3)
+    assert served.status["experiment"]["arms"][0]["requests"] > 0
+    assert served.status["canary"]["modelVersion"] == "4"
+
+
+async def test_without_arms_nobody_is_asked_any_more(served: World) -> None:
+    await start(served, an_arm())
+    await served.pass_time(1)
+    assert served.meter._rollouts
+    await start(served)
+    await served.pass_time(31)
+    assert not served.meter._rollouts

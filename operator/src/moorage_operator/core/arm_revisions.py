@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moorage_operator.core import experiment, revisions
+from moorage_operator.core import experiment, revisions, verdicts
 from moorage_operator.core.experiment import Resolved
 from moorage_operator.core.platform import Platform
 from moorage_operator.core.revisions import Revision
@@ -25,4 +25,4 @@ def advance(state: State, known: dict[str, Revision], platform: Platform, world:
             known.setdefault(found.name, found)
             version = Version(found.name, found.model.version)
         resolved[arm.name] = Resolved(version, answer.problem)
-    return experiment.advance(state, resolved, world)
+    return experiment.advance(verdicts.heeded(state, world), resolved, world)

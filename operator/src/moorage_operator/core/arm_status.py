@@ -12,7 +12,7 @@ from moorage_operator.core.facts import Facts
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.reasons import Reason
 from moorage_operator.core.state import State
-from moorage_operator.core.trial import Arm
+from moorage_operator.core.trial import Arm, Finding, Verdict
 
 
 def as_stored(facts: Facts) -> Manifest | None:
@@ -62,3 +62,13 @@ def _of_arm(before: Arm, after: Arm) -> Iterator[Event]:
         yield Event(Reason.WEIGHT_SET, what)
     if after.problem and not before.problem:
         yield Event(Reason.ARM_IN_TROUBLE, f"the arm {after.name}: {after.problem}", warning=True)
+    known = {item.metric: item.verdict for item in before.verdicts}
+    for item in after.verdicts:
+        if item.verdict is not Finding.NONE and item.verdict is not known.get(item.metric):
+            yield Event(Reason.ARM_JUDGED, f"the arm {after.name}, {after.revision}, is {_in_words(item)}")
+
+
+def _in_words(item: Verdict) -> str:
+    low, high = (f"{bound:g}" if bound is not None else "?" for bound in (item.low or 0.0, item.high))
+    odds = f"the odds ratio to stable is {item.estimate:g} ({low} to {high})"
+    return f"{item.verdict} in {item.metric}: {odds}, after {item.requests:,} requests"

@@ -21,6 +21,7 @@ from moorage_operator.core import (
     status,
     steps,
     traffic,
+    verdicts,
 )
 from moorage_operator.core.actions import Action, Apply, Decision, Delete
 from moorage_operator.core.facts import Facts
@@ -73,7 +74,7 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
         told,
         _look_again_at(progress, world),
         awaits_routers=awaits and spec.traffic.by_haproxy,
-        measure=None if is_held else judging.measure(after, obstacle, world),
+        measure=None if is_held else verdicts.measure(after, judging.measure(after, obstacle, world)),
     )
 
 

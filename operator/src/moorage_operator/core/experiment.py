@@ -112,7 +112,9 @@ def advance(state: State, resolved: Mapping[str, Resolved], world: World) -> Sta
             after.append(arm.changed(weight=0))
         else:
             left += [(version, arm.has_begun) for version in arm.versions]
-    state = state.changed(experiment=Experiment(tuple(after)))
+    since = (state.experiment.since or world.now) if after else None
+    at = state.experiment.at if after else None
+    state = state.changed(experiment=Experiment(tuple(after), since, at))
     return _with_leaving(state, left, world)
 
 

@@ -94,6 +94,7 @@ class Reason(StrEnum):
     WEIGHT_SET = "WeightSet"
     ROUTES_SET = "RoutesSet"
     ARM_IN_TROUBLE = "ArmInTrouble"
+    ARM_JUDGED = "ArmJudged"
     ABORTED = "Aborted"
     SUPERSEDED = "Superseded"
 
@@ -303,6 +304,10 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.ARM_IN_TROUBLE: Explanation(
         "Event: an arm of the experiment can't be found in the registry, or its pods can't answer; stable answers in its place.",
         "Read `status.experiment`: what is wrong with it.",
+    ),
+    Reason.ARM_JUDGED: Explanation(
+        "Event: an arm of the experiment is shown to be better or worse than stable in one metric.",
+        "Read `status.experiment`: what was seen, and how sure it is.",
     ),
     Reason.ABORTED: Explanation("Event: somebody ended a rollout, or went back to the stable version.", _WAIT),
     Reason.SUPERSEDED: Explanation("Event: another version became the wanted one during a rollout.", _WAIT),

@@ -45,7 +45,7 @@ def make(facts: Facts, found: list[Condition], digests: dict[str, str]) -> Manif
         "undo": msgspec.to_builtins(after.undo) if after.undo else None,
         "conditions": [_stored(item, observed, facts.now) for item in found],
     }
-    return {name: value for name, value in status.items() if value is not None}
+    return _as_given_back({name: value for name, value in status.items() if value is not None})
 
 
 def make_invalid(observed: Observed, complaint: str, now: datetime) -> Manifest:
@@ -104,8 +104,13 @@ def _role(facts: Facts, role: Role | None, digests: dict[str, str]) -> Manifest 
     return stored | {"readyReplicas": traffic.ready_pods(facts.observed, role.revision)}
 
 
+def _as_given_back(status: Manifest) -> Manifest:
+    """By the API server, lists in it included: a tuple is unequal to one, and would be written for ever."""
+    stored: Manifest = msgspec.json.decode(msgspec.json.encode(status))
+    return stored
+
+
 def _list(items: tuple[msgspec.Struct, ...]) -> list[Manifest] | None:
-    """A list, as the API server gives it back: a tuple is unequal to it, and would be written for ever."""
     return [msgspec.to_builtins(item) for item in items] or None
 
 

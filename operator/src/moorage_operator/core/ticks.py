@@ -36,9 +36,9 @@ def of_guard(guard: Guard, sample: Sample, arms: Arms, *, threshold: float | Non
         outcomes = [sample.count(None, "shadow", arms.canary, name) for name in ("agree", "disagree", "failed")]
         return Tick(sum(outcomes), outcomes[1] + outcomes[2], 0, 0)
     if guard.feedback:
-        of_canary, of_stable = (_feedback(sample, arm, name) for arm, name in _arms(arms))
+        of_canary, of_stable = (wrong(sample, arm, name) for arm, name in _arms(arms))
     elif guard.latency:
-        of_canary, of_stable = (_slow(sample, arm, name, threshold or 0.0, arms) for arm, name in _arms(arms))
+        of_canary, of_stable = (slow(sample, arm, name, threshold or 0.0, arms) for arm, name in _arms(arms))
     else:
         of_canary, of_stable = (failed(sample, arm, name, arms) for arm, name in _arms(arms))
     return Tick(*of_canary, *of_stable)
@@ -60,14 +60,14 @@ def failed(sample: Sample, arm: str, revision: str, arms: Arms) -> tuple[int, in
     return requests, of_rpc + sample.count(revision, "requests", marks, None, BAD_HTTP)
 
 
-def _slow(sample: Sample, arm: str, revision: str, seconds: float, arms: Arms) -> tuple[int, int]:
+def slow(sample: Sample, arm: str, revision: str, seconds: float, arms: Arms) -> tuple[int, int]:
     marks = marks_of(arm, arms)
     requests = sample.count(revision, "seconds", marks, None, INFINITE)
     fast = frozenset(edge for edge in edges(sample) if float(edge) == seconds)
     return requests, requests - sample.count(revision, "seconds", marks, None, fast)
 
 
-def _feedback(sample: Sample, arm: str, revision: str) -> tuple[int, int]:
+def wrong(sample: Sample, arm: str, revision: str) -> tuple[int, int]:
     """By the revision that the prediction's id names, wherever the word on it arrived."""
     marks = frozenset({arm, ""})
     right, wrong = (sample.count(None, "feedback", revision, marks, verdict) for verdict in ("right", "wrong"))

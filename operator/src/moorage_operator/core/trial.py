@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
+from enum import StrEnum
 
 import msgspec
 
@@ -17,6 +19,39 @@ class Version(msgspec.Struct, frozen=True, rename="camel"):
 
     revision: str
     model_version: str
+
+
+class Finding(StrEnum):
+    """What is shown of an arm, against stable."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    NONE = "noDifferenceShown"
+
+
+class Evidence(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What has been counted of one metric: a restarted operator goes on from here."""
+
+    requests: int = 0
+    bad: int = 0
+    stable_requests: int = 0
+    stable_bad: int = 0
+    logs: tuple[float, ...] = ()
+    """Log-likelihoods of the odds ratios of `intervals.GRID`."""
+    baseline: tuple[tuple[int, int], ...] = ()
+    """Stable's requests and bad answers in the first ticks, which are not judged."""
+
+
+class Verdict(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Of one metric. `estimate`, `low` and `high` are odds ratios of a bad answer, arm to stable."""
+
+    metric: str
+    verdict: Finding
+    requests: int = 0
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    state: Evidence = Evidence()
 
 
 class Arm(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -35,6 +70,13 @@ class Arm(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     has_begun: bool = False
     """From when it was ready first, it has its share; where it has lost its pods, stable answers instead."""
     problem: str = ""
+    compared: tuple[str, str] = ("", "")
+    """Its revision and stable's, that what follows is about."""
+    held_since: datetime | None = None
+    """From when all routers have been seen to hold it as it is: only requests after that are judged."""
+    requests: int = 0
+    errors: int = 0
+    verdicts: tuple[Verdict, ...] = ()
 
     def changed(self, **changes: object) -> Arm:
         return msgspec.structs.replace(self, **changes)
@@ -52,6 +94,9 @@ class Experiment(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     """All arms, in the order in which they came: who comes later moves nobody else's users."""
 
     arms: tuple[Arm, ...] = ()
+    since: datetime | None = None
+    at: datetime | None = None
+    """End of the last sample that was judged."""
 
     @property
     def versions(self) -> dict[str, Version]:
