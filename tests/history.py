@@ -28,6 +28,7 @@ from moorage_operator.core.kinds import (
     Manifest,
     Ref,
 )
+from moorage_operator.core.registry import ModelRef, ModelVersion
 from world import World
 
 VERSIONS = st.sampled_from(["1", "2", "3", "4"])
@@ -111,9 +112,24 @@ class History(RuleBasedStateMachine):
     @rule(router=st.sampled_from(["auto", "replicas"]))
     def choose_a_router(self, router: str) -> None:
         rollout = self._spec().get("rollout", {})
+        if router == "replicas":
+            self.world.apply(experiment=None)
         self.world.apply(
             traffic={"router": router}, rollout={} if router == "replicas" and "shadow" in rollout else rollout
         )
+
+    @rule(weights=st.lists(st.sampled_from([0, 10, 40]), max_size=2), version=VERSIONS)
+    def change_the_experiment(self, weights: list[int], version: str) -> None:
+        """The API server lets none through without a router of ours."""
+        self.world.registry[ModelRef("detector", alias="arm-0")] = ModelVersion("detector", version, "run", "s3://m")
+        self.world.registry[ModelRef("detector", alias="arm-1")] = ModelVersion("detector", "4", "run-4", "s3://m")
+        names_ = [f"arm-{number}" for number in range(len(weights))]
+        arms = [
+            {"name": name, "model": {"alias": name}, "weight": weight}
+            for name, weight in zip(names_, weights, strict=True)
+        ]
+        if self._spec().get("traffic", {}).get("router") != "replicas":
+            self.world.apply(experiment={"arms": arms} if arms else None)
 
     @rule(verb=st.sampled_from(VERBS), role=st.sampled_from(["stable", "canary"]))
     def say_something(self, verb: str, role: str) -> None:
@@ -236,6 +252,7 @@ class History(RuleBasedStateMachine):
         """
         spec, status = self.world.all(MODEL_DEPLOYMENT)[0]["spec"], self.world.status
         active = {status[role]["revision"] for role in ("stable", "canary") if role in status}
+        active |= self._arms(status)
         for leaving in status.get("leaving", ()):
             active.add(leaving["revision"])
             assert datetime.fromisoformat(leaving["scaleDownAt"]) > self.world.now
@@ -268,6 +285,23 @@ class History(RuleBasedStateMachine):
             assert self._matches() == self._routes(status)
         kept = {key for key in address["metadata"].get("annotations", {}) if not key.startswith("moorage.dev/")}
         assert kept == spec.get("service", {}).get("annotations", {}).keys()
+
+    def _arms(self, status: Manifest) -> set[str]:
+        """Revisions that arms of an experiment have, each as the routers hold it; who has pods that are ready has its weight."""
+        arms = status.get("experiment", {}).get("arms", [])
+        assert {arm["name"] for arm in arms} == {
+            arm["name"] for arm in self._spec().get("experiment", {}).get("arms", ())
+        }
+        for held in self._held():
+            for arm in arms:
+                assert held.arms[arm["name"]].revision == arm["revision"]
+                assert held.arms[arm["name"]].weight == 100 * arm.get("weight", 0)
+        versions = [version for arm in arms for version in (arm, arm.get("next"))]
+        return {version["revision"] for version in versions if version}
+
+    def _held(self) -> list[routing.Held]:
+        found = [routing.held(state, world.KEY.name) for state in self.world.agents.states.values()]
+        return [held for held in found if held]
 
     # What must always hold.
 

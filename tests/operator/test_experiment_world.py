@@ -219,6 +219,8 @@ async def count(served: World, *, ticks: int, arm: int = 0, stable: int = 0, tol
     """A minute each; `arm` and `stable` are how many of 100 requests of each fail, `told` how many of 50 words say "wrong"."""
     answering, tested = served.status["stable"]["revision"], served.revision("5")
     for _ in range(ticks):
+        if "winner" in served.status["experiment"]:
+            return
         served.agents.traffic.send("challenger", tested, 100, bad=arm)
         served.agents.traffic.send("stable", answering, 100, bad=stable)
         if told >= 0:
@@ -291,6 +293,40 @@ async def test_while_a_canary_is_judged_the_arms_are_as_well(served: World) -> N
     await count(served, ticks=3)
     assert served.status["experiment"]["arms"][0]["requests"] > 0
     assert served.status["canary"]["modelVersion"] == "4"
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_winner_takes_over_by_the_steps_until_the_alias_moves(served: World, killed: bool) -> None:
+    served.apply(rollout={"steps": [{"setWeight": 50}, {"pause": {}}]})
+    served.apply(experiment={"winner": "promote", "arms": [an_arm()]})
+    await served.settle()
+    await served.pass_time(1)
+    await count(served, ticks=16, told=5)
+    assert served.status["canary"]["modelVersion"] == "5"
+    assert served.status["experiment"]["winner"]["arm"] == "challenger"
+    assert "ArmWon" in served.events()
+    if killed:
+        served.restart()
+    served.command(f"promote@{served.revision('5')}/1")
+    await served.pass_time(31)
+    assert served.status["stable"]["modelVersion"] == "5"
+    assert served.condition("Ready") == ("True", "Promoted")
+    await start(served)
+    await served.pass_time(300)
+    assert served.status["stable"]["modelVersion"] == "5", "who won goes on without the experiment"
+    served.move_alias("4")
+    await served.settle()
+    assert served.status["canary"]["modelVersion"] == "4"
+    assert "experiment" not in served.status
+
+
+async def test_an_arm_that_is_better_but_fails_more_does_not_win(served: World) -> None:
+    served.apply(experiment={"winner": "promote", "arms": [an_arm()]})
+    await served.settle()
+    await served.pass_time(1)
+    await count(served, ticks=16, told=5, arm=20, stable=2)
+    assert verdicts(served) == {"errors": "worse", "wrong": "better"}
+    assert "winner" not in served.status["experiment"]
 
 
 async def test_without_arms_nobody_is_asked_any_more(served: World) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moorage_operator.core import experiment, revisions, verdicts
+from moorage_operator.core import experiment, revisions, verdicts, winner
 from moorage_operator.core.experiment import Resolved
 from moorage_operator.core.platform import Platform
 from moorage_operator.core.revisions import Revision
@@ -11,8 +11,8 @@ from moorage_operator.core.trial import Version
 from moorage_operator.core.waiting import World
 
 
-def advance(state: State, known: dict[str, Revision], platform: Platform, world: World) -> State:
-    """The experiment, one pass on. New revisions are added to the `known` ones."""
+def advance(state: State, named: str, known: dict[str, Revision], platform: Platform, world: World) -> State:
+    """The experiment, one pass on. New revisions are added to the `known` ones; `named` is what the spec itself names."""
     resolved = {}
     for arm in world.spec.arms:
         answer = world.observed.answers.get(world.spec.ref_of(arm))
@@ -25,4 +25,5 @@ def advance(state: State, known: dict[str, Revision], platform: Platform, world:
             known.setdefault(found.name, found)
             version = Version(found.name, found.model.version)
         resolved[arm.name] = Resolved(version, answer.problem)
-    return experiment.advance(verdicts.heeded(state, world), resolved, world)
+    state = winner.chosen(verdicts.heeded(state, world), named, world)
+    return experiment.advance(state, resolved, world)

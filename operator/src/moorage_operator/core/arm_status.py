@@ -18,7 +18,7 @@ from moorage_operator.core.trial import Arm, Finding, Verdict
 def as_stored(facts: Facts) -> Manifest | None:
     """`status.experiment`."""
     experiment = facts.state.experiment
-    if not experiment.arms:
+    if not experiment.arms and not experiment.winner:
         return None
     stored: Manifest = msgspec.to_builtins(experiment)
     return stored | {"arms": [_arm(arm, facts) for arm in experiment.arms]}
@@ -47,6 +47,10 @@ def events(before: State, after: State) -> Iterator[Event]:
     known = {arm.name: arm for arm in before.experiment.arms}
     for arm in after.experiment.arms:
         yield from _of_arm(known.pop(arm.name, Arm(arm.name)), arm)
+    won = after.experiment.winner
+    if won and won != before.experiment.winner:
+        what = f"the arm {won.arm} has won: version {won.model_version} is wanted instead of {won.instead_of}"
+        yield Event(Reason.ARM_WON, f"{what}, as long as spec and registry name that")
     for name in known:
         yield Event(Reason.WEIGHT_SET, f"the arm {name} is no more: no requests go to it")
 

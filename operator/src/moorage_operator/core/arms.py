@@ -32,4 +32,4 @@ class Arm(Struct, frozen=True):
 
 class Experiment(Struct, frozen=True):
     arms: tuple[Arm, ...]
-    winner: Literal["report"] = "report"
+    winner: Literal["report", "promote"] = "report"

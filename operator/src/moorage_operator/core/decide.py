@@ -22,6 +22,7 @@ from moorage_operator.core import (
     steps,
     traffic,
     verdicts,
+    winner,
 )
 from moorage_operator.core.actions import Action, Apply, Decision, Delete
 from moorage_operator.core.facts import Facts
@@ -46,18 +47,19 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     """What to write now, what to say, and when to look again. `now` has whole seconds and a time zone."""
     version, problem = resolve(spec, observed, platform)
     known = known_revisions(spec, observed, version)
-    wanted = revisions.chosen(observed.owner, spec, version, known=known, platform=platform) if version else None
-    before = state.read(observed.status)
+    named = revisions.chosen(observed.owner, spec, version, known=known, platform=platform) if version else None
     world = World(spec, observed, traffic.routed(observed), now)
+    before = state.read(observed.status)
+    current, wanted = winner.wanted(before, named, world, known=known, platform=platform)
     is_held = spec.suspend or (observed.answer is None and not (problem and problem.reason in _NOT_ASKED))
-    heard = before if is_held else commands.obey(observed.command, before, world, wanted=_name(wanted), kept=known)
+    heard = current if is_held else commands.obey(observed.command, current, world, wanted=_name(wanted), kept=known)
     heard, wanted = _undone(heard, wanted, known)
     target = Wanted(wanted.name, wanted.model.version) if wanted and _may_proceed(problem) else None
     if wanted:
         known.setdefault(wanted.name, wanted)
-    progress = _held(before, world) if is_held else rollout.advance(heard, target, world)
+    progress = _held(current, world) if is_held else rollout.advance(heard, target, world)
     if not is_held and not (problem and problem.reason in _NOT_ASKED):
-        progress = replace(progress, state=arm_revisions.advance(progress.state, known, platform, world))
+        progress = replace(progress, state=arm_revisions.advance(progress.state, _name(named), known, platform, world))
     after = progress.state
     digests = pinned_digests(observed, after)
     facts = Facts(world, progress, version, problem, _name(wanted))

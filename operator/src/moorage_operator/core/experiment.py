@@ -114,7 +114,7 @@ def advance(state: State, resolved: Mapping[str, Resolved], world: World) -> Sta
             left += [(version, arm.has_begun) for version in arm.versions]
     since = (state.experiment.since or world.now) if after else None
     at = state.experiment.at if after else None
-    state = state.changed(experiment=Experiment(tuple(after), since, at))
+    state = state.changed(experiment=Experiment(tuple(after), since, at, state.experiment.winner))
     return _with_leaving(state, left, world)
 
 

@@ -95,6 +95,7 @@ class Reason(StrEnum):
     ROUTES_SET = "RoutesSet"
     ARM_IN_TROUBLE = "ArmInTrouble"
     ARM_JUDGED = "ArmJudged"
+    ARM_WON = "ArmWon"
     ABORTED = "Aborted"
     SUPERSEDED = "Superseded"
 
@@ -308,6 +309,9 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.ARM_JUDGED: Explanation(
         "Event: an arm of the experiment is shown to be better or worse than stable in one metric.",
         "Read `status.experiment`: what was seen, and how sure it is.",
+    ),
+    Reason.ARM_WON: Explanation(
+        "Event: with experiment.winner promote, the version of an arm that is better becomes the wanted one.", _WAIT
     ),
     Reason.ABORTED: Explanation("Event: somebody ended a rollout, or went back to the stable version.", _WAIT),
     Reason.SUPERSEDED: Explanation("Event: another version became the wanted one during a rollout.", _WAIT),

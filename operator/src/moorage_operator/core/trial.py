@@ -90,6 +90,15 @@ class Arm(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
             yield self.next
 
 
+class Winner(msgspec.Struct, frozen=True, rename="camel"):
+    """An arm that was shown to be better: its version is wanted as long as spec and registry name `instead_of`."""
+
+    arm: str
+    revision: str
+    model_version: str
+    instead_of: str
+
+
 class Experiment(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """All arms, in the order in which they came: who comes later moves nobody else's users."""
 
@@ -97,6 +106,7 @@ class Experiment(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     since: datetime | None = None
     at: datetime | None = None
     """End of the last sample that was judged."""
+    winner: Winner | None = None
 
     @property
     def versions(self) -> dict[str, Version]:
