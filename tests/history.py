@@ -118,19 +118,6 @@ class History(RuleBasedStateMachine):
             traffic={"router": router}, rollout={} if router == "replicas" and "shadow" in rollout else rollout
         )
 
-    @rule(weights=st.lists(st.sampled_from([0, 10, 40]), max_size=2), version=VERSIONS)
-    def change_the_experiment(self, weights: list[int], version: str) -> None:
-        """The API server lets none through without a router of ours."""
-        self.world.registry[ModelRef("detector", alias="arm-0")] = ModelVersion("detector", version, "run", "s3://m")
-        self.world.registry[ModelRef("detector", alias="arm-1")] = ModelVersion("detector", "4", "run-4", "s3://m")
-        names_ = [f"arm-{number}" for number in range(len(weights))]
-        arms = [
-            {"name": name, "model": {"alias": name}, "weight": weight}
-            for name, weight in zip(names_, weights, strict=True)
-        ]
-        if self._spec().get("traffic", {}).get("router") != "replicas":
-            self.world.apply(experiment={"arms": arms} if arms else None)
-
     @rule(verb=st.sampled_from(VERBS), role=st.sampled_from(["stable", "canary"]))
     def say_something(self, verb: str, role: str) -> None:
         revision = self.world.status.get(role, {}).get("revision", "fraud-v9-00000000")
@@ -405,6 +392,23 @@ class History(RuleBasedStateMachine):
 
     def _ready(self, revision: str) -> int:
         return self.world.ready_pods(revision)
+
+
+class Experimenting(History):
+    """The same, with arms of an experiment that come, change and go."""
+
+    @rule(weights=st.lists(st.sampled_from([0, 10, 40]), max_size=2), version=VERSIONS)
+    def change_the_experiment(self, weights: list[int], version: str) -> None:
+        """The API server lets none through without a router of ours."""
+        self.world.registry[ModelRef("detector", alias="arm-0")] = ModelVersion("detector", version, "run", "s3://m")
+        self.world.registry[ModelRef("detector", alias="arm-1")] = ModelVersion("detector", "4", "run-4", "s3://m")
+        names_ = [f"arm-{number}" for number in range(len(weights))]
+        arms = [
+            {"name": name, "model": {"alias": name}, "weight": weight}
+            for name, weight in zip(names_, weights, strict=True)
+        ]
+        if self._spec().get("traffic", {}).get("router") != "replicas":
+            self.world.apply(experiment={"arms": arms} if arms else None)
 
 
 def _was_added_to(content: Manifest) -> bool:
