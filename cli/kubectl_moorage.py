@@ -714,8 +714,9 @@ spec.pod.imagePullSecrets[]: name!=string
 spec.service: type=ClusterIP|NodePort|LoadBalancer port=integer grpcPort=integer annotations=object
 spec.traffic: router=auto|haproxy|replicas stickiness=object
 spec.traffic.stickiness: header=string cookie=string
-spec.rollout: strategy=canary|blueGreen|recreate steps=list blueGreen=object analysis=object shadow=object
-    progressDeadlineSeconds=integer scaleDownDelaySeconds=integer abortScaleDownDelaySeconds=integer
+spec.rollout: strategy=canary|blueGreen|recreate signature=compatible|any steps=list blueGreen=object analysis=object
+    shadow=object onNoCapacity=wait|shrinkStable|recreate progressDeadlineSeconds=integer scaleDownDelaySeconds=integer
+    abortScaleDownDelaySeconds=integer rollback=object
 spec.rollout.steps[]: setWeight=integer pause=object setCanaryScale=object analysis=object setHeaderRoute=object
 spec.rollout.steps[].pause: duration=any
 spec.rollout.steps[].setCanaryScale: replicas=integer matchTrafficWeight=boolean
@@ -733,6 +734,7 @@ spec.rollout.analysis.guards[].disagreement: max!=string
 spec.rollout.analysis.guards[].feedback: margin=number
 spec.rollout.analysis.guards[].prometheus: query!=string max=number min=number
 spec.rollout.shadow: percent=integer
+spec.rollout.rollback: moveAliasBack=boolean
 spec.experiment: winner=report|promote arms!=list
 spec.experiment.arms[]: name!=string model!=object weight!=integer replicas=integer resources=object match=object
 spec.experiment.arms[].model: alias=string version=string

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from moorage_operator import errors
@@ -18,17 +19,23 @@ class FakeModel:
 
     versions: dict[str, tuple[ModelVersion, str]] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    """By version."""
     latest: int = 0
 
 
 class FakeRegistry:
-    """`ports.Registry`. `failure` and `failures` make it fail, `delay` makes it slow, `questions` is what it was asked."""
+    """`ports.Registry`. `failure` and `failures` make it fail, `delay` makes it slow, `questions` is what it was asked;
+    `refusal` is what it says to all that would change it, and `changes` are those that it took.
+    """
 
     def __init__(self) -> None:
         self.models: dict[str, FakeModel] = {}
         self.questions: list[ModelRef] = []
         self.failure: Exception | None = None
         self.failures: dict[ModelRef, Exception] = {}
+        self.refusal: Exception | None = None
+        self.changes: list[tuple[str, ...]] = []
         self.delay: dict[ModelRef, float] = defaultdict(float)
 
     def register(self, name: str, *, status: str = "READY", source: str = SOURCE, run_id: str = "") -> str:
@@ -61,6 +68,50 @@ class FakeRegistry:
         if failure:
             raise failure
         return self._find(model)
+
+    def tags_of(self, name: str, version: str) -> dict[str, str]:
+        return dict(self.models[name].tags[version])
+
+    def set_tag(self, name: str, version: str, key: str, value: str) -> None:
+        self.models[name].tags[version][key] = value
+
+    async def set_tags(self, model: str, version: str, tags: Mapping[str, str | None]) -> None:
+        """See `ports.Registry`."""
+        self._check_there(model, version)
+        present = self.models[model].tags[version]
+        for key, value in tags.items():
+            if present.get(key) == value:
+                continue
+            self._change("tag", model, version, key)
+            if value is None:
+                del present[key]
+            else:
+                present[key] = value
+
+    async def move_alias(self, model: str, alias: str, *, away_from: str, to: str) -> bool:
+        """See `ports.Registry`."""
+        if self.failure:
+            raise self.failure
+        named = self.models[model].aliases.get(alias) if model in self.models else None
+        if named != away_from:
+            return named == to
+        self._check_there(model, to)
+        self._change("alias", model, alias, to)
+        self.set_alias(model, alias, to)
+        return True
+
+    def _check_there(self, model: str, version: str) -> None:
+        if self.failure:
+            raise self.failure
+        if model not in self.models:
+            raise errors.ModelNotFound(f"registry 'fake' has no model '{model}'")
+        if version not in self.models[model].versions:
+            raise errors.VersionNotFound(f"model '{model}' has no version {version}")
+
+    def _change(self, *what: str) -> None:
+        if self.refusal:
+            raise self.refusal
+        self.changes.append(what)
 
     def _find(self, ref: ModelRef) -> ModelVersion:
         model = self.models.get(ref.name)

@@ -45,6 +45,14 @@ class Api:
             timeout=seconds, check=False,
         )  # fmt: skip
 
+    def hack(self, script: str, *arguments: str) -> str:
+        """What one of the project's own scripts prints."""
+        done = subprocess.run(
+            [f"hack/{script}", *arguments], cwd=REPOSITORY, env=self.environment(), stdout=subprocess.PIPE, text=True,
+            timeout=1500, check=True,
+        )  # fmt: skip
+        return done.stdout
+
     def kubectl(self, *arguments: str, stdin: str = "", seconds: float = 60) -> str:
         done = self.run("kubectl", *arguments, stdin=stdin, seconds=seconds)
         if done.returncode:

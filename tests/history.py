@@ -33,7 +33,14 @@ from world import World
 
 VERSIONS = st.sampled_from(["1", "2", "3", "4"])
 FATES = st.sampled_from(
-    [world.ready, world.loading, world.failing("ModelLoadFailed"), world.failing("PickleNotAllowed")]
+    [
+        world.ready,
+        world.loading,
+        world.failing("ModelLoadFailed"),
+        world.failing("PickleNotAllowed"),
+        world.fetched({"inputs": [["x", "double"]], "outputs": []}),
+        world.fetched({"inputs": [["y", "double"]], "outputs": []}),
+    ]
 )
 ROUTED: dict[str, Any] = {
     "strategy": "canary",
@@ -53,8 +60,11 @@ ROUTED: dict[str, Any] = {
 
 STRATEGIES: list[dict[str, Any]] = [
     {"strategy": "canary"},
+    {"strategy": "canary", "progressDeadlineSeconds": 30, "rollback": {"moveAliasBack": True}},
     {"strategy": "canary", "steps": [{"setWeight": 50}, {"pause": {"duration": 20}}, {"setWeight": 75}]},
     {"strategy": "canary", "steps": [{"setWeight": 0}, {"pause": {}}, {"setWeight": 50}, {"pause": {}}]},
+    {"strategy": "canary", "steps": [{"setWeight": 50}, {"setWeight": 75}], "onNoCapacity": "shrinkStable"},
+    {"strategy": "canary", "steps": [{"setWeight": 50}, {"pause": {"duration": 20}}], "onNoCapacity": "recreate"},
     ROUTED,
     {"strategy": "blueGreen"},
     {"strategy": "blueGreen", "blueGreen": {"autoPromote": False}},
@@ -75,7 +85,6 @@ class History(RuleBasedStateMachine):
     def begin(self, version: str, replicas: int, rollout: dict[str, Any]) -> None:
         self.world = World()
         self.world.move_alias(version)
-        self.champion = version
         self.world.apply(replicas=replicas, rollout=rollout)
         self.seen_traffic: str | None = None
         self.seen_weight = 0
@@ -89,7 +98,6 @@ class History(RuleBasedStateMachine):
         """Often when the version before has arrived: else few revisions ever become old ones."""
         if at_rest:
             self.come_to_rest(later=31)
-        self.champion = version
         self.world.move_alias(version)
 
     @rule(replicas=st.integers(0, 3))
@@ -103,10 +111,10 @@ class History(RuleBasedStateMachine):
 
     @rule(strategy=st.sampled_from(STRATEGIES), delay=st.sampled_from([0, 30]))
     def choose_a_strategy(self, strategy: dict[str, Any], delay: int) -> None:
-        """The API server lets no header route and no shadow through without a router of ours."""
-        traffic = {"router": "auto"} if "shadow" in strategy else self._spec().get("traffic")
+        """The API server lets not all of them through without a router of ours."""
+        traffic = {"router": "auto"} if _needs_router(strategy) else self._spec().get("traffic")
         self.world.apply(
-            replicas=2, autoscaling=None, rollout=strategy | {"scaleDownDelaySeconds": delay}, traffic=traffic
+            replicas=3, autoscaling=None, rollout=strategy | {"scaleDownDelaySeconds": delay}, traffic=traffic
         )
 
     @rule(router=st.sampled_from(["auto", "replicas"]))
@@ -115,7 +123,7 @@ class History(RuleBasedStateMachine):
         if router == "replicas":
             self.world.apply(experiment=None)
         self.world.apply(
-            traffic={"router": router}, rollout={} if router == "replicas" and "shadow" in rollout else rollout
+            traffic={"router": router}, rollout={} if router == "replicas" and _needs_router(rollout) else rollout
         )
 
     @rule(verb=st.sampled_from(VERBS), role=st.sampled_from(["stable", "canary"]))
@@ -131,13 +139,17 @@ class History(RuleBasedStateMachine):
 
     @rule(cpu=st.sampled_from(["1", "2000m", "2"]))
     def change_the_resources(self, cpu: str) -> None:
-        self.world.apply(resources={"limits": {"cpu": cpu}})
+        self.world.apply(resources={"limits": {"cpu": cpu, "nvidia.com/gpu": 1}})
 
     # Failures.
 
     @rule(version=VERSIONS, fate=FATES)
     def decide_the_fate_of_a_version(self, version: str, fate: world.Fate) -> None:
         self.world.fates[version] = fate
+
+    @rule(gpus=st.sampled_from([3, 4, 5]))
+    def run_out_of_gpus(self, gpus: int) -> None:
+        self.world.gpus = gpus
 
     @rule()
     def lose_the_registry(self) -> None:
@@ -210,7 +222,7 @@ class History(RuleBasedStateMachine):
         self.world.deaf = False
         self.world.agents.deaf.clear()
         self.world.agents.silent.clear()
-        self.world.move_alias(self.champion)
+        self.world.move_alias(self.world.champion)
         self.world.resync()
         self._settle()
         self.world.now += timedelta(seconds=later)
@@ -220,16 +232,19 @@ class History(RuleBasedStateMachine):
         self._pass()
         assert not self.world.cluster.writes
         self._all_is_in_order()
+        self._all_is_told()
 
     @rule()
     def everything_heals(self) -> None:
         self.world.fates.clear()
+        self.world.gpus = None
+        self.world.apply(rollout=self._spec().get("rollout", {}) | {"signature": "any"})
         for _ in range(10):
             self.come_to_rest(later=31)
             if not self._push_on():
                 break
         replicas = self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1)
-        assert self.world.status.get("stable", {}).get("modelVersion") == self.champion
+        assert self.world.status.get("stable", {}).get("modelVersion") == self.world.champion
         assert self.world.condition("Ready")[0] == ("True" if replicas else "False")
 
     def _all_is_in_order(self) -> None:
@@ -289,6 +304,17 @@ class History(RuleBasedStateMachine):
     def _held(self) -> list[routing.Held]:
         found = [routing.held(state, world.KEY.name) for state in self.world.agents.states.values()]
         return [held for held in found if held]
+
+    def _all_is_told(self) -> None:
+        """Nothing is left to tell the registry, and the tags of each version are those of its last outcome."""
+        told: set[str] = set()
+        for outcome in self.world.status.get("history", ()):
+            notice = outcome.get("registry", {})
+            assert "Pending" not in (notice.get("tags"), notice.get("aliasMove"))
+            if "tags" in notice and outcome["modelVersion"] not in told:
+                told.add(outcome["modelVersion"])
+                verdict = {"Promoted": "promoted", "RolledBack": "failed", "Aborted": "aborted"}[outcome["result"]]
+                assert self.world.tags[outcome["modelVersion"]]["moorage.rollout"] == verdict
 
     # What must always hold.
 
@@ -369,9 +395,27 @@ class History(RuleBasedStateMachine):
         with contextlib.suppress(errors.ClusterError):
             asyncio.run(self.world.reconcile())
         stable = self.world.status.get("stable", {}).get("modelVersion")
-        if stable in before and "autoscaling" not in spec and spec.get("rollout", {}).get("strategy") != "recreate":
-            carries = min(before[stable], spec.get("replicas", 1))
+        capacity = self.world.status.get("capacity", {})
+        ends_first = spec.get("rollout", {}).get("strategy") == "recreate" or capacity.get("stableEnded")
+        if stable in before and "autoscaling" not in spec and not ends_first:
+            share = (
+                100 - self.world.status.get("weights", {}).get("desired", 0) if capacity.get("lentByStable") else 100
+            )
+            carries = min(
+                before[stable], max(-(-spec.get("replicas", 1) * share // 100), min(spec.get("replicas", 1), 1))
+            )
             assert self.world.counts()[stable] >= carries, "stable has fewer pods than it needs"
+        if not self.world.deaf:
+            self._callers_can_use_what_they_get()
+
+    def _callers_can_use_what_they_get(self) -> None:
+        spec, status = self._spec(), self.world.status
+        is_asked = spec.get("rollout", {}).get("signature") != "any" and "undo" not in status
+        if not is_asked or status.get("canary", {}).get("isBack") or not status.get("weights", {}).get("desired"):
+            return
+        pins = {item["metadata"]["name"]: item["data"].get("signature", "") for item in self.world.all(CONFIG_MAP)}
+        found = {pins.get(status[role]["revision"], "") for role in ("stable", "canary")} - {""}
+        assert len(found) < 2, "they get a version with another signature"
 
     def _push_on(self) -> bool:
         """Take away whatever keeps the champion from being stable; False if there is nothing."""
@@ -409,6 +453,10 @@ class Experimenting(History):
         ]
         if self._spec().get("traffic", {}).get("router") != "replicas":
             self.world.apply(experiment={"arms": arms} if arms else None)
+
+
+def _needs_router(rollout: dict[str, Any]) -> bool:
+    return "shadow" in rollout or rollout.get("onNoCapacity") == "shrinkStable"
 
 
 def _was_added_to(content: Manifest) -> bool:

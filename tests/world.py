@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,6 +33,7 @@ from moorage_operator.core.kinds import (
     Ref,
 )
 from moorage_operator.core.names import Key, RouterKey
+from moorage_operator.core.notices import AliasMove, Errand, Report, Stage
 from moorage_operator.core.observed import Answer
 from moorage_operator.core.platform import Platform, RegistryEndpoint, RouterSettings
 from moorage_operator.core.reasons import Problem, Reason
@@ -67,6 +68,18 @@ def ready() -> dict[str, Any]:
     }
 
 
+def fetched(schema: dict[str, Any] | None, *, then: Fate = ready) -> Fate:
+    """Of a pod whose fetch container tells this signature; without one, as older runtimes do it."""
+
+    def fate() -> dict[str, Any]:
+        words: dict[str, Any] = {"digest": "sha256:" + "ab" * 32, "signature": f"sha256:{schema}"}
+        words |= {} if schema is None else {"schema": schema}
+        ended = {"exitCode": 0, "message": json.dumps(words)}
+        return then() | {"initContainerStatuses": [{"name": "fetch", "state": {"terminated": ended}}]}
+
+    return fate
+
+
 def unready(**serve: Any) -> Fate:
     """`serve` is the status of that container: state, lastState."""
     status = {"name": "serve", **serve}
@@ -82,6 +95,12 @@ loading = unready(state={"running": {}})
 def failing(reason: str, message: str = "it is broken") -> Fate:
     ended = {"exitCode": 1, "message": json.dumps({"reason": reason, "message": message})}
     return unready(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState={"terminated": ended})
+
+
+def no_gpu() -> dict[str, Any]:
+    message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available."
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return {"conditions": [{"type": "Ready", "status": "False"}, scheduled]}
 
 
 class FakeAgents:
@@ -159,6 +178,43 @@ class FakeAgents:
         return found | {"matches": matches}
 
 
+class FakeTellers:
+    """Carries errands to the world's registry when `work` is called; what it knows is gone with its process."""
+
+    def __init__(self, of: World) -> None:
+        self.world = of
+        self.errands: dict[Errand, Report | None] = {}
+
+    def reports(self, key: Key) -> Mapping[Errand, Report]:
+        return {errand: report for errand, report in self.errands.items() if report}
+
+    def want(self, key: Key, errands: Collection[Errand]) -> None:
+        self.errands = {errand: self.errands.get(errand) for errand in errands}
+
+    def work(self) -> bool:
+        """All that is to be done, if the registry is there; whether there was anything."""
+        due = [errand for errand, report in self.errands.items() if report is None]
+        if self.world.registry_is_lost:
+            return False
+        for errand in due:
+            self.world.said.append(errand)
+            self.errands[errand] = self._carry_out(errand)
+        return bool(due)
+
+    def _carry_out(self, errand: Errand) -> Report:
+        if self.world.registry_refuses:
+            return Report(Stage.FAILED, self.world.registry_refuses)
+        if isinstance(errand, AliasMove):
+            if self.world.champion == errand.away_from:
+                self.world.move_alias(errand.to)
+            return Report(Stage.DONE if self.world.champion == errand.to else Stage.SKIPPED)
+        tags = self.world.tags.setdefault(errand.version, {})
+        tags.update({name: value for name, value in errand.tags if value is not None})
+        for name in [name for name, value in errand.tags if value is None]:
+            tags.pop(name, None)
+        return Report(Stage.DONE)
+
+
 def _is_of_router(item: Manifest) -> bool:
     return bool(item["metadata"]["labels"].get(names.APP_COMPONENT) == names.ROUTER)
 
@@ -172,9 +228,20 @@ class World:
         self.index = Index()
         self.platform = platform
         self.registry: dict[ModelRef, ModelVersion | Problem] = {}
+        self.champion = ""
+        """The version that the alias names."""
+        self.tags: dict[str, dict[str, str]] = {}
+        """By version."""
+        self.said: list[Errand] = []
+        """All errands that reached the registry."""
+        self.registry_refuses = ""
+        """Why, if it takes nothing."""
         self.fates: dict[str, Fate] = {}
         self.deaf = False
         """While true, watch events do not arrive."""
+        self.gpus: int | None = None
+        """Of the cluster, one for each pod of a model; None is enough for all."""
+        self._placed: list[str] = []
         self.again_at: datetime | None = None
         self.agents = FakeAgents(self)
         self.cluster.watch(self._hear)
@@ -197,12 +264,14 @@ class World:
             wake=lambda key: None,
             clock=lambda: self.now,
         )
+        self.tellers = FakeTellers(self)
         self.reconciler = Reconciler(
             cluster=self.cluster,
             index=self.index,
             answers=self,
             routers=self.routers,
             meter=self.meter,
+            errands=self.tellers,
             platform=self.platform,
             clock=lambda: self.now,
         )
@@ -264,12 +333,18 @@ class World:
         )
 
     def move_alias(self, version: str) -> None:
+        """Where the registry was lost, it is there again."""
+        self.champion = version
         self.registry[ModelRef("detector", alias="champion")] = ModelVersion(
             "detector", version, f"run-{version}", "s3://m"
         )
 
     def lose_registry(self) -> None:
         self.registry[ModelRef("detector", alias="champion")] = Problem(Reason.REGISTRY_UNREACHABLE, "no answer")
+
+    @property
+    def registry_is_lost(self) -> bool:
+        return isinstance(self.registry.get(ModelRef("detector", alias="champion")), Problem)
 
     # What happens.
 
@@ -285,7 +360,7 @@ class World:
         raise AssertionError("the world does not come to rest")
 
     async def reconcile(self) -> None:
-        """One pass, and another one when the registry has answered what the first one asked."""
+        """One pass, and another one when the registry has answered what the first one asked, or has been told something."""
         if ROUTER.namespace in self.index.router_namespaces:
             self.routers.look(ROUTER.namespace)
             list(self.routers._due(self.routers._clock()))
@@ -296,6 +371,8 @@ class World:
         if self._asked:
             self._answered |= self._asked
             self._asked.clear()
+            again = await self.reconciler.reconcile(KEY)
+        if self.tellers.work():
             again = await self.reconciler.reconcile(KEY)
         await self._reconcile_router()
         self.again_at = self.now + timedelta(seconds=again) if again is not None else None
@@ -447,7 +524,17 @@ class World:
         for pod in self._pods_of(deployment):
             name = pod["metadata"]["name"]
             fate = self.fates.get(labels.get(names.MODEL_VERSION, "router"), ready)()
+            if names.MODEL_VERSION in labels and not self._has_place(name):
+                fate = no_gpu()
             self._set_status(POD, name, fate | {"podIP": name})
+
+    def _has_place(self, pod: str) -> bool:
+        """Who has one keeps it."""
+        there = {item["metadata"]["name"] for item in self.all(POD)}
+        self._placed = [name for name in self._placed if name in there]
+        if pod not in self._placed and (self.gpus is None or len(self._placed) < self.gpus):
+            self._placed.append(pod)
+        return pod in self._placed
 
     def _pods_of(self, deployment: str) -> list[Manifest]:
         return [pod for pod in self.all(POD) if pod["metadata"]["ownerReferences"][0]["name"] == deployment]

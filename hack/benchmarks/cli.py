@@ -1,17 +1,17 @@
-"""The command line of hack/bench: runs a scenario, prints its tables, and with --write puts them into docs/benchmarks.md."""
+"""The command line of hack/bench: runs a scenario, prints its tables, and with --write puts them into the documents."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
 
-from benchmarks import changes, figures, pods, population, registry, report, scale
+from benchmarks import changes, detection, figures, pods, population, registry, report, routing, scale
 from devcluster import console
 
 COUNTS = (1, 100, 1000)
 
 Sections = dict[str, str]
-"""Markdown by the name of its place in docs/benchmarks.md."""
+"""Markdown by the name of its place in the documents."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -19,7 +19,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen = SCENARIOS if options.scenario == "all" else {options.scenario: SCENARIOS[options.scenario]}
     try:
         for scenario in chosen.values():
-            for section, content in ({"machine": report.machine()} | scenario(options)).items():
+            machine = {} if scenario in ON_NO_MACHINE else {"machine": report.machine()}
+            for section, content in (machine | scenario(options)).items():
                 print(f"{section}\n\n{content}", flush=True)
                 if options.write:
                     report.write(section, content)
@@ -51,10 +52,11 @@ def parser() -> argparse.ArgumentParser:
         "--samples", type=int, default=100, metavar="N", help="changes measured one at a time (default: 100)"
     )
     top.add_argument("--pods", type=int, default=10, metavar="N", help="repetitions with real pods (default: 10)")
+    top.add_argument("--seeds", type=int, default=100, metavar="N", help="simulated rollouts of a kind (default: 100)")
     top.add_argument(
         "--name", default="bench", help="of the cluster, which is deleted before and after (default: bench)"
     )
-    top.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    top.add_argument("--write", action="store_true", help="put the tables into the documents")
     return top
 
 
@@ -93,8 +95,28 @@ def run_pods(options: argparse.Namespace) -> Sections:
     return {"apply": report.steps(found.apply), "alias": report.steps(found.alias)}
 
 
+def run_routing(options: argparse.Namespace) -> Sections:
+    """the router's hop beside none, and a changed weight until every router holds it"""
+    found = routing.run(options.name, 20 * options.samples, options.repeat)
+    return {"routing": report.routing(found)}
+
+
+def run_detection(options: argparse.Namespace) -> Sections:
+    """simulated errors: how soon a worse version is caught, and how often an equal one is put back; needs no cluster"""
+    return {
+        "detection": detection.table(options.seeds),
+        "traffic": detection.traffic(options.seeds),
+        "quiet": detection.quiet(options.seeds),
+        "bursts": detection.bursts(options.seeds),
+    }
+
+
 SCENARIOS: dict[str, Callable[[argparse.Namespace], Sections]] = {
     "scale": run_scale,
     "changes": run_changes,
     "pods": run_pods,
+    "routing": run_routing,
+    "detection": run_detection,
 }
+ON_NO_MACHINE = (run_detection,)
+"""Simulated: the figures are the same anywhere."""

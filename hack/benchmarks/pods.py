@@ -35,7 +35,7 @@ class Latencies:
 
 def run(name: str, repetitions: int) -> Latencies:
     with lab.new(name, fake_nodes=0) as cluster:
-        registry = _install_registry(cluster)
+        registry = install_registry(cluster, "runtime", "mlflow")
         with processes.operator(cluster, registry.uri) as running:
             return asyncio.run(_measure(cluster, running, registry, repetitions))
 
@@ -140,10 +140,10 @@ def _add(steps: Steps, seen: dict[str, float]) -> None:
         steps.setdefault(step, []).append(seconds)
 
 
-def _install_registry(cluster: lab.Lab) -> Mlflow:
-    """In the cluster, since pods fetch from it; a trained model in it, with the alias on version 1."""
+def install_registry(cluster: lab.Lab, *variants: str) -> Mlflow:
+    """In the cluster, since pods fetch from it; a trained model in it, with the alias on version 1. And images that are needed."""
     with console.step("images and MLflow"):
-        for variant in ("runtime", "mlflow"):
+        for variant in variants:
             for command in ("build", "load"):
                 console.run([str(lab.ROOT / "hack/images"), command, "--variant", variant], env=cluster.environment)
         cluster.kubectl("apply", "-n", lab.NAMESPACE, "-f", "-", stdin=json.dumps(_registry_manifests()))

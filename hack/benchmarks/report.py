@@ -1,4 +1,4 @@
-"""The tables, and their places in docs/benchmarks.md."""
+"""The tables, and their places in the documents."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks import changes, figures, lab, pods, scale
+from benchmarks import routing as routing_
 
-DOCUMENT = lab.ROOT / "docs/benchmarks.md"
+DOCUMENTS = (lab.ROOT / "docs/benchmarks.md", lab.ROOT / "docs/statistics.md")
 
 
 def write(section: str, content: str) -> None:
     """Replace what is between the markers of that name."""
     begin, end = f"<!-- {section}: made by `hack/bench` -->\n", f"<!-- {section}: end -->"
-    head, rest = DOCUMENT.read_text().split(begin)
-    DOCUMENT.write_text(f"{head}{begin}{content}{end}{rest.split(end, 1)[1]}")
+    document = next(path for path in DOCUMENTS if begin in path.read_text())
+    head, rest = document.read_text().split(begin)
+    document.write_text(f"{head}{begin}{content}{end}{rest.split(end, 1)[1]}")
 
 
 def machine() -> str:
@@ -97,6 +99,24 @@ def latencies(found: list[changes.Latencies]) -> str:
 def steps(found: pods.Steps) -> str:
     rows = [[name, f"{statistics.median(values):.2f}", f"{max(values):.2f}"] for name, values in found.items()]
     return figures.table(["seconds until", "p50", "max"], rows)
+
+
+def routing(found: routing_.Found) -> str:
+    """The hop's rows, and one for the weights."""
+    rows = [
+        [
+            who,
+            *(f"{1000 * figures.percentile(hop.seconds, percent):.2f}" for percent in (50, 99)),
+            figures.spread(hop.rates, 0),
+        ]
+        for who, hop in (("the pod itself", found.direct), ("through the router", found.routed))
+    ]
+    titles = ["POST /invocations", "p50, ms", "p99, ms", f"requests/s of {routing_.CALLERS} callers"]
+    weights = figures.table(
+        ["seconds from a weight in the status until all routers hold it", "p50 / p99 / max"],
+        [["", figures.seconds(found.weights)]],
+    )
+    return f"{figures.table(titles, rows)}\n{weights}"
 
 
 def _lines(path: str | Path) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from devcluster import console, existing, kwok, network, paths, providers, settings, tools
+from devcluster import console, existing, kwok, network, node, outage, paths, providers, settings, tools
 
 Command = Callable[[providers.Cluster, argparse.Namespace], int]
 DEFAULT = "moorage"
@@ -81,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("component", help="as `status` lists them")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
     logs.add_argument("--tail", type=int, metavar="N", help="only the last N lines")
+    disturb = add("disturb", _disturb, "for some seconds, stop a component or cut pods off the API server")
+    disturb.add_argument("what", help=f"a component as `status` lists them, or {outage.PODS_TO_API}")
+    disturb.add_argument("--seconds", type=float, required=True)
     fake = add("kwok", _kwok, "have N fake nodes, whose pods become ready without running")
     fake.add_argument("--nodes", type=_count, required=True, metavar="N", help="0 removes them")
     return top
@@ -173,6 +176,17 @@ def _logs(cluster: providers.Cluster, options: argparse.Namespace) -> int:
     sys.stdout.flush()
     lines = "+1" if options.tail is None else str(options.tail)
     return subprocess.run(["tail", "-n", lines, *(["-f"] if options.follow else []), str(path)], check=False).returncode
+
+
+def _disturb(cluster: providers.Cluster, options: argparse.Namespace) -> int:
+    if not isinstance(cluster, node.Node):
+        raise console.Failure(
+            f"Only a node that hack/cluster runs itself can be disturbed, and {options.name} is none."
+        )
+    if not 0 < options.seconds <= outage.MOST_SECONDS:
+        raise console.Failure(f"--seconds is at most {outage.MOST_SECONDS:.0f}.")
+    cluster.disturb(options.what, options.seconds)
+    return 0
 
 
 def _kwok(cluster: providers.Cluster, options: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from devcluster import (
     launch,
     locks,
     network,
+    outage,
     paths,
     processes,
     requirements,
@@ -86,6 +87,17 @@ class Node:
             archive = pathlib.Path(scratch) / "image.tar"
             console.run(["docker", "save", "--output", str(archive), image])
             return self._import_file(archive)
+
+    def disturb(self, what: str, seconds: float) -> None:
+        """For so long a component stands still, or (pods-to-api) no pod reaches the API server."""
+        known, process = settings.load(self.state), self._process()
+        children = process.children() if process else []
+        if known is None or not children:
+            raise console.Failure(self._why_not())
+        if what == outage.PODS_TO_API:
+            outage.cut(self._inside(), network.Block(known.block), seconds)
+        else:
+            outage.frozen(children[0], what, seconds)
 
     def status(self) -> list[str]:
         known = settings.load(self.state)

@@ -39,7 +39,7 @@ class Caller(threading.Thread):
                 self.answered[self.ask()] += 1
             except (OSError, http.client.HTTPException) as error:
                 self.failed += 1
-                print(f"failed: {type(error).__name__}: {error}", flush=True)
+                print(f"{time.monotonic():.1f} failed: {type(error).__name__}: {error}", flush=True)
                 self.close()
                 self.stop_event.wait(0.5)
             self.stop_event.wait(self.pause)

@@ -117,7 +117,10 @@ def test_the_default_configuration_says_what_the_operator_takes_as_default_anywa
 
 def test_a_registry_reaches_the_configuration_and_its_secret_the_file_system_only() -> None:
     values = {
-        "registries": [REGISTRY | {"caBundle": CERTIFICATE}, {"name": "open", "trackingURI": "https://x.example"}]
+        "registries": [
+            REGISTRY | {"caBundle": CERTIFICATE},
+            {"name": "open", "trackingURI": "https://x.example", "readOnly": True},
+        ]
     }
     secured, plain = settings_of(values).registries
     pod = pod_of(values)
@@ -128,6 +131,7 @@ def test_a_registry_reaches_the_configuration_and_its_secret_the_file_system_onl
     assert secured.ca_bundle == CERTIFICATE
     assert secured.credentials_directory == mounts["registry-default"]
     assert (plain.credentials_directory, plain.ca_bundle) == ("", "")
+    assert (secured.read_only, plain.read_only) == (False, True)
     assert secrets == ["mlflow"]
 
 
@@ -200,6 +204,7 @@ def test_placement_goes_to_the_pod_as_it_is() -> None:
 def test_the_network_policy_lets_out_to_dns_the_api_server_and_the_registries() -> None:
     values = {
         "networkPolicy": {"enabled": True},
+        "prometheus": {"url": "http://prometheus.monitoring.svc:9090"},
         "registries": [REGISTRY, {"name": "b", "trackingURI": "https://b.example/m"}],
     }
     spec = helm.one(helm.template(values), "NetworkPolicy")["spec"]
@@ -208,6 +213,8 @@ def test_the_network_policy_lets_out_to_dns_the_api_server_and_the_registries() 
         [53, 53],
         [443, 6443],
         [8404],
+        [8082],
+        [9090],
         [5000, 443],
     ]
     assert [[port["port"] for port in rule["ports"]] for rule in spec["ingress"]] == [["http"]]

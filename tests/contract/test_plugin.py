@@ -15,7 +15,7 @@ import yaml
 
 import kubectl_moorage as plugin
 from documents import REPOSITORY
-from moorage_operator.core import commands, names, spec, state, steps
+from moorage_operator.core import commands, names, spec, state, steps, strategy
 from moorage_operator.core.kinds import MODEL_DEPLOYMENT
 from moorage_operator.core.observed import Observed
 from moorage_operator.core.revisions import Owner
@@ -44,6 +44,7 @@ def heard(model: Object, text: str) -> state.State:
     before = state.read(model["status"])
     observed = Observed(owner=Owner("shop", "fraud", "uid-1"), generation=4)
     world = World(spec.parse(model), observed, Routed(None, frozenset(), {}), NOW)
+    before = before.moved(hash=strategy.hash_of(steps.of(world.spec, before)))
     return commands.obey(text, before, world, wanted=STABLE, kept={STABLE, CANARY, BEFORE})
 
 

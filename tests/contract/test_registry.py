@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import requests
 
 from fake_registry import SOURCE, FakeRegistry
 from mlflow_server import MlflowServer
@@ -28,6 +29,8 @@ class Publisher(Protocol):
     def set_alias(self, name: str, alias: str, version: str) -> None: ...
     def delete_alias(self, name: str, alias: str) -> None: ...
     def delete_version(self, name: str, version: str) -> None: ...
+    def set_tag(self, name: str, version: str, key: str, value: str) -> None: ...
+    def tags_of(self, name: str, version: str) -> dict[str, str]: ...
 
 
 class RealPublisher:
@@ -54,6 +57,12 @@ class RealPublisher:
 
     def delete_version(self, name: str, version: str) -> None:
         self._client.delete_model_version(name, version)
+
+    def set_tag(self, name: str, version: str, key: str, value: str) -> None:
+        self._client.set_model_version_tag(name, version, key, value)
+
+    def tags_of(self, name: str, version: str) -> dict[str, str]:
+        return dict(self._client.get_model_version(name, version).tags)
 
 
 @dataclass(frozen=True)
@@ -193,6 +202,65 @@ async def test_a_name_with_unusual_letters_is_found(world: World) -> None:
     assert (await world.registry.resolve(ModelRef(name, alias="champion"))).name == name
 
 
+# --- what it is told
+
+
+async def test_tags_are_set_and_removed_and_others_stay(world: World) -> None:
+    world.publisher.register(world.name)
+    for key, value in (("team", "fraud"), ("verdict", "failed"), ("reason", "Slow"), ("same", "1")):
+        world.publisher.set_tag(world.name, "1", key, value)
+    told = {
+        "reason": None,
+        "never there": None,
+        "same": "1",
+        "message": 'it was "slow", ümlaut\n' * 40,
+        "verdict": "promoted",
+    }
+    for _ in range(2):
+        await world.registry.set_tags(world.name, "1", told)
+        assert world.publisher.tags_of(world.name, "1") == {
+            "team": "fraud", "verdict": "promoted", "same": "1", "message": told["message"]
+        }  # fmt: skip
+
+
+async def test_tags_of_what_is_not_there_are_refused_by_name(world: World) -> None:
+    with pytest.raises(errors.ModelNotFound):
+        await world.registry.set_tags(world.name, "1", {"verdict": "promoted"})
+    for version in (world.publisher.register(world.name), world.publisher.register(world.name)):
+        world.publisher.delete_version(world.name, version)
+        with pytest.raises(errors.VersionNotFound):
+            await world.registry.set_tags(world.name, version, {"verdict": "promoted"})
+
+
+async def test_an_alias_is_moved_away_from_one_version_only(world: World) -> None:
+    for _ in range(3):
+        world.publisher.register(world.name)
+    world.publisher.set_alias(world.name, "champion", "2")
+    assert await world.registry.move_alias(world.name, "champion", away_from="2", to="1")
+    assert (await world.registry.resolve(world.alias("champion"))).version == "1"
+    assert await world.registry.move_alias(world.name, "champion", away_from="2", to="1"), "it is there already"
+    world.publisher.set_alias(world.name, "champion", "3")
+    assert not await world.registry.move_alias(world.name, "champion", away_from="2", to="1")
+    assert (await world.registry.resolve(world.alias("champion"))).version == "3"
+
+
+async def test_an_alias_that_is_gone_is_not_made_again(world: World) -> None:
+    assert not await world.registry.move_alias(world.name, "champion", away_from="2", to="1")
+    world.publisher.register(world.name)
+    assert not await world.registry.move_alias(world.name, "champion", away_from="2", to="1")
+    assert isinstance(await world.error(world.alias("champion")), errors.AliasNotFound)
+
+
+async def test_an_alias_is_not_moved_to_a_version_that_is_deleted(world: World) -> None:
+    for _ in range(2):
+        world.publisher.register(world.name)
+    world.publisher.set_alias(world.name, "champion", "2")
+    world.publisher.delete_version(world.name, "1")
+    with pytest.raises(errors.VersionNotFound):
+        await world.registry.move_alias(world.name, "champion", away_from="2", to="1")
+    assert (await world.registry.resolve(world.alias("champion"))).version == "2"
+
+
 # --- the real server only
 
 
@@ -250,3 +318,34 @@ async def test_wrong_or_missing_credentials_are_said_and_heal_without_a_restart(
             await registry.resolve(ref)
         a_secret(secret, mlflow_server_with_login)
         assert (await registry.resolve(ref)).version == "1"
+
+
+def make_user(server: MlflowServer, name: str) -> None:
+    """With the administrator's password, and the permission that everybody has: READ."""
+    url, login = f"{server.uri}/api/2.0/mlflow/users/create", (server.username, server.password)
+    body = {"username": name, "password": server.password}
+    requests.post(url, json=body, auth=login, timeout=30).raise_for_status()
+
+
+async def test_a_user_who_may_only_read_is_told_what_to_grant(
+    mlflow_server_with_login: MlflowServer, tmp_path: Path
+) -> None:
+    server, name, reader = mlflow_server_with_login, a_name(), f"reader-{uuid.uuid4().hex[:8]}"
+    for _ in range(2):
+        RealPublisher(server).register(name)
+    RealPublisher(server).set_alias(name, "champion", "2")
+    make_user(server, reader)
+    secret = a_secret(tmp_path, server)
+    (secret / "username").write_text(reader)
+    with connected(server, credentials=secret) as registry:
+        assert (await registry.resolve(ModelRef(name, alias="champion"))).version == "2"
+        with pytest.raises(errors.RegistryUnauthorized, match="to change this model: grant it EDIT"):
+            await registry.set_tags(name, "2", {"verdict": "failed"})
+        with pytest.raises(errors.RegistryUnauthorized, match="to change this model: grant it EDIT"):
+            await registry.move_alias(name, "champion", away_from="2", to="1")
+        assert (await registry.resolve(ModelRef(name, alias="champion"))).version == "2"
+    secret = a_secret(tmp_path, server)
+    with connected(server, credentials=secret) as registry:
+        await registry.set_tags(name, "2", {"verdict": "failed"})
+        assert await registry.move_alias(name, "champion", away_from="2", to="1")
+    assert RealPublisher(server).tags_of(name, "2") == {"verdict": "failed"}

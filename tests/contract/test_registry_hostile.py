@@ -45,10 +45,18 @@ class Hostile:
         self.uri: Any = URI
         self.model: dict[str, Any] = {"name": "iris"}
         self.instead: Reply | None = None
+        self.refused: Reply | None = None
+        """The answer to all that would change something."""
+        self.hangs = False
+        """When it is to change something."""
 
     def __call__(self, request: Request) -> Reply:
         if self.instead:
             return self.instead
+        if request.body and self.hangs:
+            time.sleep(1.5)
+        if request.body and self.refused:
+            return self.refused
         if request.path.endswith("/model-versions/get-download-uri"):
             return Reply({"artifact_uri": self.uri})
         if request.path.endswith("/registered-models/get"):
@@ -287,6 +295,51 @@ async def test_a_refusal_says_what_to_do_and_nothing_that_the_server_wrote(
     hostile.instead = reply
     error = await the_error(stub.url, deadline=3.0)
     assert (error.reason, says in str(error), SECRET in str(error)) == (reason, True, False), str(error)
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (Reply(SECRET.encode(), 403), "grant it EDIT in MLflow, or declare the registry with readOnly: true"),
+        (Reply(SECRET.encode(), 401), "existingSecret"),
+        (Reply(SECRET.encode(), 503), "HTTP 503"),
+        (Reply(b"", 307, {"Location": "http://169.254.169.254/"}), "redirects to another address"),
+    ],
+)
+async def test_what_it_is_told_may_be_refused_alone(stub: Stub, hostile: Hostile, reply: Reply, says: str) -> None:
+    hostile.refused = reply
+    with a_registry(stub.url, deadline=3.0) as registry:
+        for telling in (
+            registry.set_tags("iris", "3", {"verdict": SECRET}),
+            registry.move_alias("iris", "champion", away_from="3", to="2"),
+        ):
+            with pytest.raises(errors.RegistryError) as raised:
+                await telling
+            assert (says in str(raised.value), SECRET in str(raised.value)) == (True, False), str(raised.value)
+
+
+async def test_one_that_hangs_when_it_is_told_something_still_answers_questions(stub: Stub, hostile: Hostile) -> None:
+    with a_registry(stub.url, deadline=1.0) as registry:
+        hostile.hangs = True
+        tellings = [asyncio.create_task(registry.set_tags("iris", "3", {"verdict": "failed"})) for _ in range(6)]
+        await asyncio.sleep(0.1)
+        started = time.monotonic()
+        assert (await registry.resolve(CHAMPION)).version == "3"
+        assert time.monotonic() - started < 0.8
+        for outcome in await asyncio.gather(*tellings, return_exceptions=True):
+            assert isinstance(outcome, errors.RegistryUnreachable)
+
+
+@pytest.mark.parametrize("lie", [{"name": "another"}, {"version": "4"}, {"version": "../x"}])
+async def test_nothing_is_written_by_an_answer_that_lies(stub: Stub, hostile: Hostile, lie: dict[str, Any]) -> None:
+    hostile.version |= lie
+    with a_registry(stub.url) as registry:
+        with pytest.raises(errors.RegistryUnreachable):
+            await registry.set_tags("iris", "3", {"verdict": "failed"})
+        if lie != {"version": "4"}:
+            with pytest.raises(errors.RegistryUnreachable):
+                await registry.move_alias("iris", "champion", away_from="3", to="2")
+    assert not [request for request in stub.requests if request.body]
 
 
 # --- answers that lie

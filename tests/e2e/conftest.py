@@ -7,7 +7,6 @@ restricted pods may run.
 from __future__ import annotations
 
 import concurrent.futures
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,6 @@ from installation import Installation, remove_leftovers
 from mlflow_in_cluster import LOGIN, PORT, Registry
 from place import Place, a_namespace, until
 
-REPOSITORY = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 
 
@@ -35,23 +33,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def load_image(api: Api) -> Callable[[str, str], None]:
     """Gives the cluster an image, from the sources as they are. A cluster of the user's own has to have all of them already."""
-    status = hack(api, "cluster", "status")
+    status = api.hack("cluster", "status")
     if "a cluster of yours" in status:
         return lambda variant, tag: None
 
     def load(variant: str, tag: str) -> None:
-        hack(api, "images", "build", "--variant", variant)
-        hack(api, "images", "load", "--variant", variant, *(["--tag", tag] if tag else []))
+        api.hack("images", "build", "--variant", variant)
+        api.hack("images", "load", "--variant", variant, *(["--tag", tag] if tag else []))
 
     return load
-
-
-def hack(api: Api, script: str, *arguments: str) -> str:
-    command = [f"hack/{script}", *arguments]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=api.environment(), stdout=subprocess.PIPE, text=True, timeout=1500, check=True
-    )
-    return done.stdout
 
 
 @pytest.fixture(scope="session")

@@ -325,20 +325,22 @@ SHOWN_ELSEWHERE = {
     Reason.DISK_FULL: "tests/runtime: it takes a full disk",
     Reason.AUTOSCALER_FAILED: "tests/operator: it takes a fault of Kubernetes",
     Reason.ROLLED_BACK: "test_rollouts.py",
+    Reason.SIGNATURE_INCOMPATIBLE: "test_signatures.py",
     Reason.ANALYSIS_FAILED: "test_judgement.py",
     Reason.INCONCLUSIVE: "tests/operator",
     Reason.SAMPLE_RATIO_MISMATCH: "tests/operator",
+    Reason.ROUTER_REFUSED: "tests/operator",
     Reason.CANARY_LOST: "tests/operator",
     Reason.CANARY_CRASHES: "tests/operator",
     Reason.ROUTER_UNREACHABLE: "tests/operator",
     Reason.ROUTER_UNAVAILABLE: "tests/operator",
-    Reason.ROUTER_REFUSED: "tests/operator",
 }
 
 
 HAPPENINGS = {
+    Reason.SIGNATURE_PASSED_OVER, Reason.MADE_ROOM,
     Reason.VERSION_RESOLVED, Reason.REVISION_CREATED, Reason.REVISION_RETIRED, Reason.DRIFT_REPAIRED, Reason.WEIGHT_SET,
-    Reason.ROUTES_SET,
+    Reason.ROUTES_SET, Reason.ALIAS_MOVED_BACK, Reason.ALIAS_NOT_MOVED, Reason.REGISTRY_NOT_TOLD,
     Reason.ABORTED, Reason.SUPERSEDED, Reason.COMMAND_DONE, Reason.COMMAND_REFUSED,
 }  # fmt: skip
 WELL = {

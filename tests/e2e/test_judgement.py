@@ -7,6 +7,7 @@ import http.client
 import json
 import threading
 import urllib.parse
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,13 +51,15 @@ def published(registry: Registry, mood: str, folder: Path) -> str:
     script.write_text(SCRIPT.read_text().replace('MOOD = "equal"', f'MOOD = "{mood}"'))
     example = pd.DataFrame({"x": [12345.0]})
     signature = mlflow.models.infer_signature(example, pd.DataFrame({"y": [24690.0]}))
-    mlflow.pyfunc.save_model(
-        str(folder / "model"),
-        python_model=str(script),
-        signature=signature,
-        input_example=example,
-        pip_requirements=["pandas"],
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of mlflow: it has seen no type hints
+        mlflow.pyfunc.save_model(
+            str(folder / "model"),
+            python_model=str(script),
+            signature=signature,
+            input_example=example,
+            pip_requirements=["pandas"],
+        )
     return registry.publish(MODEL, folder / "model")
 
 

@@ -167,7 +167,7 @@ def test_a_command_for_nobody_names_who_is_there(plugin: Plugin, place: Place) -
         ),
         (
             {"rollout": {"steps": [{"setWeight": 5, "pause": {}}]}},
-            "a step does one thing: setWeight, pause or setCanaryScale",
+            "a step does one thing: setWeight, pause, setCanaryScale, setHeaderRoute or analysis",
         ),
         ({"replicas": -1}, "spec.replicas"),
     ],

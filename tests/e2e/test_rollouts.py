@@ -41,14 +41,31 @@ def command(place: Place, name: str, text: str) -> None:
     place.kubectl("annotate", "--overwrite", "mdep", name, f"{COMMAND}={text}")
 
 
-def test_versions_take_over_step_by_step_and_no_request_is_lost(place: Place, registry: Registry, model: str) -> None:
+def test_versions_take_over_and_go_back_and_no_request_is_lost(place: Place, registry: Registry, model: str) -> None:
+    seen = in_turn(place, registry, model, times=3)
+
+    assert {20, 60} <= set(seen)
+    history = place.status("stepwise")["history"]
+    assert [item["result"] for item in history] == ["Aborted", "Promoted"] * 3 + ["Promoted"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600, func_only=True)
+def test_they_do_so_many_times(place: Place, registry: Registry, model: str) -> None:
+    for _ in range(7):
+        in_turn(place, registry, model, times=3)
+
+
+def in_turn(place: Place, registry: Registry, model: str, *, times: int) -> list[int]:
+    """Under load, so many versions take over, each followed by one that is put back from 20 %; returns the weights that were seen."""
     registry.set_alias(model, "1")
     place.apply(a_model("stepwise", model, replicas=2, rollout=FAST))
     place.wait_ready("stepwise")
     seen = []
-
     with load.on(place, "stepwise", "digits-onnx", pause=0.02) as running:
-        for version in ("2", "3", "1"):
+        for _ in range(times):
+            before = place.stable_version("stepwise")
+            version, worse = [number for number in ("1", "2", "3") if number != before]
             registry.set_alias(model, version)
 
             def arrived(version: str = version) -> bool:
@@ -56,12 +73,17 @@ def test_versions_take_over_step_by_step_and_no_request_is_lost(place: Place, re
                 return place.stable_version("stepwise") == version
 
             until(180, f"version {version} is stable", arrived, lambda: place.status("stepwise"))
-
+            registry.set_alias(model, worse)
+            until(
+                120, "the next one has 20 %", lambda: weight(place, "stepwise") == 20, lambda: place.status("stepwise")
+            )
+            command(place, "stepwise", f"abort@{place.status('stepwise')['canary']['revision']}")
+            place.wait_for_reason("stepwise", "RolledBack")
+            registry.set_alias(model, version)
+            place.wait_ready("stepwise")
     assert running.failed == 0, running.said
     assert running.answered > 500
-    assert {20, 60} <= set(seen)
-    history = place.status("stepwise")["history"]
-    assert [item["result"] for item in history] == ["Promoted"] * 4
+    return seen
 
 
 def test_a_version_that_does_not_load_is_put_back_and_its_reason_told(

@@ -8,9 +8,10 @@ from collections import Counter
 import msgspec
 import pytest
 
-from benchmarks import figures, population, processes
+from benchmarks import detection, figures, population, processes, streams
 from fixtures_cluster import REPOSITORY
 from moorage_operator.core import kinds
+from moorage_operator.core.evidence import Tick
 from moorage_operator.settings import Settings
 
 
@@ -46,6 +47,43 @@ def test_the_plain_script_writes_just_the_children_that_are_waited_for() -> None
 
     found = Counter(kinds.ref_of(child).kind for child in children)
     assert found == population.CHILDREN
+
+
+GOOD, BAD, NOBODY = Tick(100, 0, 900, 0), Tick(100, 6, 900, 0), Tick(0, 0, 900, 0)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "failures", "ticks", "verdict_after"),
+    [
+        (1, 1, [BAD] * 8, 4),
+        (1, 2, [BAD] * 12, 8),
+        (1, 2, [BAD] * 4 + [GOOD] * 4 + [BAD] * 4, 12),
+        (1, 1, [BAD, GOOD, GOOD, GOOD] * 3, None),
+        (1, 1, [NOBODY] * 12, None),
+        (5, 1, [BAD] * 30, 20),
+    ],
+    ids=["one", "two", "not in a row", "good on the whole", "nobody asked", "a longer window"],
+)
+def test_a_rule_with_a_threshold_counts_windows(
+    minutes: int, failures: int, ticks: list[Tick], verdict_after: int | None
+) -> None:
+    rule = detection.Threshold(0.95, minutes, failures)
+    verdicts = [rule.sees(tick) for tick in ticks]
+
+    assert (verdicts.index(True) + 1 if True in verdicts else None) == verdict_after
+
+
+def test_all_rules_see_the_same_requests_and_each_ends_with_its_verdict() -> None:
+    broken = streams.Stream(100, streams.steady(0.01), worse=20)
+    found = detection.measure(broken, runs=3, hours=0.5)
+
+    assert [len(item.looks) for item in found.values()] == [3] * len(found)
+    assert [set(item.looks) for item in found.values()] == [{1}, {80}, {80}, {20}, {20}]
+
+
+def test_what_is_seldom_caught_has_no_median() -> None:
+    assert detection._caught(detection.Found(4, [8], [100])) == "25 %"
+    assert detection._caught(detection.Found(3, [8, 40], [1234, 5678])) == "67 %, 10 min, 5,700"
 
 
 @pytest.mark.cluster

@@ -43,10 +43,15 @@ class Nobody:
         return 0.0
 
 
-def a_controller(cluster: FakeCluster, metrics: Metrics) -> Controller:
-    """It hears all that happens in the cluster."""
+def a_registry() -> FakeRegistry:
     registry = FakeRegistry()
     registry.set_alias("detector", "champion", registry.register("detector"))
+    return registry
+
+
+def a_controller(cluster: FakeCluster, metrics: Metrics, registry: FakeRegistry | None = None) -> Controller:
+    """It hears all that happens in the cluster."""
+    registry = registry or a_registry()
     controller = Controller(
         cluster=cluster,
         registries={"default": registry},
@@ -80,6 +85,35 @@ def test_an_event_becomes_a_revision_and_a_metric_that_goes_with_its_model_deplo
         cluster.remove(Ref(MODEL_DEPLOYMENT, "payments", "fraud"))
         await asyncio.sleep(20)
         assert b'model_version="1"' not in generate_latest(metrics.registry)
+        leading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await leading
+
+    simulated_time.run(play())
+
+
+def test_what_the_last_operator_did_not_tell_the_registry_is_told_by_the_next() -> None:
+    notice = {"name": "default", "model": "detector", "tags": "Pending"}
+    outcome = {"revision": "fraud-v1-x", "modelVersion": "1", "result": "Promoted", "at": "2026-01-01T00:00:00Z"}
+    status = {"observedGeneration": 1, "history": [outcome | {"registry": notice}]}
+
+    async def play() -> None:
+        cluster, registry = FakeCluster(), a_registry()
+        controller = a_controller(cluster, Metrics(), registry)
+        cluster.add(FRAUD)
+        ref = Ref(MODEL_DEPLOYMENT, "payments", "fraud")
+        cluster.edit(ref, lambda manifest: manifest.update(status=status), manager="moorage", subresource="status")
+        leading = asyncio.create_task(controller.lead())
+        await asyncio.sleep(20)
+        live = await cluster.get(ref)
+        assert live
+        assert live["status"]["history"] == [outcome | {"registry": notice | {"tags": "Done"}}]
+        assert registry.tags_of("detector", "1") == {
+            "moorage.rollout": "promoted", "moorage.rollout.deployment": "payments/fraud"
+        }  # fmt: skip
+        told = len(registry.changes)
+        await asyncio.sleep(2 * SETTINGS.resync_seconds)
+        assert len(registry.changes) == told
         leading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await leading

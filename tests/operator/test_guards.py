@@ -9,7 +9,7 @@ import re
 import msgspec
 import pytest
 
-from moorage_operator.core import guards
+from moorage_operator.core import broken, guards
 from moorage_operator.core.evidence import Tick
 from moorage_operator.core.guards import Finding, Guard, State, Verdict
 
@@ -114,7 +114,7 @@ def test_a_restarted_operator_goes_on_from_the_status() -> None:
     ],
 )
 def test_half_of_the_requests_need_no_statistics(tick: Tick, expected: bool) -> None:
-    assert guards.is_obviously_broken(tick) is expected
+    assert broken.half_fails(tick) is expected
 
 
 def test_numbers_stay_finite_however_long_a_rollout_lasts() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from a_rollout import CANARY, NOW, A, both, split
-from moorage_operator.core import commands, guards, judging, rollout
+from moorage_operator.core import commands, guards, judgement, judging, rollout
 from moorage_operator.core.counted import Sample
 from moorage_operator.core.guards import Verdict
 from moorage_operator.core.state import Judged, Measured, Result
@@ -41,7 +41,7 @@ def judged_by(**analysis: Any) -> dict[str, Any]:
 
 
 def seen(requests: int, verdict: Verdict = Verdict.CONTINUE) -> tuple[Judged, ...]:
-    state = guards.State(canary_requests=requests, stable_requests=9 * requests)
+    state = guards.State(canary_requests=requests, stable_requests=9 * requests, hash=judgement.ERRORS.hash)
     return (Judged("errors", verdict, "so far so good", canary_requests=requests, state=state),)
 
 

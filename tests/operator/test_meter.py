@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from moorage_operator import meter
 from moorage_operator.core import counted
+from moorage_operator.core.actions import Measure
 from moorage_operator.core.counted import Look, Reading, Sample
 from world import World
 
@@ -125,6 +127,8 @@ async def test_a_version_that_fails_is_put_back_with_its_evidence(rolling: World
     words = "errors: 30 of 100 (30.00%) failed, at stable 2 of 300 (0.67%): worse"
     assert words in rolling.status["rejected"][0]["message"]
     assert words in rolling.status["history"][0]["message"]
+    assert rolling.tags["4"]["moorage.rollout.reason"] == "AnalysisFailed"
+    assert words in rolling.tags["4"]["moorage.rollout.message"]
     assert rolling.status["analysis"][0]["verdict"] == "harm"
     assert "AnalysisFailed" in rolling.events() or "RolledBack" in rolling.events()
 
@@ -184,3 +188,14 @@ async def test_without_a_router_the_pods_say_what_failed() -> None:
     await served.pass_time(15)
     assert served.traffic() == "3"
     assert "30 of 100 (30.00%) failed" in served.status["rejected"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("at_once", "milliseconds", "is_due"),
+    [(True, 999, False), (True, 1000, True), (False, 14_999, False), (False, 15_000, True)],
+)
+def test_two_looks_never_have_the_same_second(at_once: bool, milliseconds: int, is_due: bool) -> None:
+    wanted = Measure(("fraud-v3", "fraud-v4"), {}, timedelta(seconds=15), at_once=at_once, is_cut=False)
+    rollout = meter._Rollout(wanted, base=Look(NOW))
+
+    assert rollout.is_due(NOW + timedelta(milliseconds=milliseconds)) is is_due

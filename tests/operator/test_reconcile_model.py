@@ -10,7 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from history import Experimenting, History
 from moorage_operator import errors
-from moorage_operator.core import compare, plan, resources, rollout, sizing, state, steps
+from moorage_operator.core import compare, plan, resources, rollout, sizing, state, steps, told
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(
@@ -44,6 +44,7 @@ FAULTS: dict[str, Fault | list[Fault]] = {
     "ready pods never get the traffic": (sizing, "is_available", lambda *_: False),
     "the pods of the revision before stay for ever": (rollout, "_without_departed", lambda state, _: state),
     "a restart forgets who is stable": (state, "read", lambda _: state.State()),
+    "the registry is not told how rollouts end": (told, "errands", NOTHING),
     "old pods never end": (plan.Plan, "_retire", NOTHING),
     "old revisions are never deleted": (plan.Plan, "_forget", NOTHING),
     "an autoscaler outlives its revision": (plan, "_ONLY_WITH_TRAFFIC", (None,)),

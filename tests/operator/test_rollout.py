@@ -357,6 +357,17 @@ def test_promote_full_skips_all_steps_but_not_the_pods() -> None:
     assert after.state.position.weight == 100
 
 
+@pytest.mark.parametrize(
+    ("text", "index"), [("promote@fraud-v4", 3), ("promote@fraud-v4/3", 3), ("promoteFull@fraud-v4", 1)]
+)
+def test_a_command_that_comes_with_changed_steps_is_about_the_new_ones(text: str, index: int) -> None:
+    world = replace(AT_A_PAUSE, steps=[{"setWeight": 75}]).world
+    after = commands.obey(text, AT_A_PAUSE.state, world, wanted="fraud-v4", kept=())
+    assert after.position.index == index
+    assert after.command
+    assert bool(after.command.refused) == (index == 3)
+
+
 def test_abort_puts_it_back_until_somebody_says_retry() -> None:
     given = A(ready=both(1), at=1, weight=25, split=split(25))
     state = obeyed(given, "abort@fraud-v4")

@@ -70,7 +70,8 @@ def test_the_program_brings_every_file_and_reports_what_it_brought(
     assert (tmp_path / "artifacts/data/deep/weights.bin").read_bytes() == (
         a_model / "data/deep/weights.bin"
     ).read_bytes()
-    assert set(words) == {"digest", "signature", "flavors"}
+    assert set(words) == {"digest", "signature", "schema", "flavors"}
+    assert words["schema"] == {"inputs": [["a", "double"]], "outputs": []}
     assert (words["digest"], words["flavors"]) == (saved.digest, ["onnx"])
     assert str(words["signature"]).startswith("sha256:")
 
@@ -153,7 +154,7 @@ def test_the_right_credentials_from_the_environment_are_used(
     version = mlflow_server_with_login.publish("fetched", a_model)
     environment = {**mlflow_server_with_login.environment, "MOORAGE_MODEL_VERSION": version}
     code, words, _ = run(environment, tmp_path)
-    assert (code, set(words)) == (0, {"digest", "signature", "flavors"})
+    assert (code, set(words)) == (0, {"digest", "signature", "schema", "flavors"})
 
 
 def test_a_registry_that_does_not_answer_is_given_up_within_ten_seconds(tmp_path: Path) -> None:

@@ -115,6 +115,9 @@ registries:
     caBundle: |
       {{- . | trim | nindent 6 }}
     {{- end }}
+    {{- if .readOnly }}
+    readOnly: true
+    {{- end }}
   {{- end }}
 {{- end }}
 policy:

@@ -23,6 +23,7 @@ from moorage_operator.router_reconcile import RouterReconciler
 from moorage_operator.routers import Routers
 from moorage_operator.settings import Settings
 from moorage_operator.telemetry import Metrics
+from moorage_operator.tellers import Tellers
 from moorage_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -66,12 +67,14 @@ class Controller:
         self._meter = Meter(
             agents=agents, runtimes=runtimes, prometheus=prometheus, index=self.index, wake=self.queue.add
         )
+        self._tellers = Tellers(registries, wake=self.queue.add)
         self._reconciler = Reconciler(
             cluster=cluster,
             index=self.index,
             answers=self._pollers,
             routers=self._routers,
             meter=self._meter,
+            errands=self._tellers,
             platform=settings.platform(),
         )
         self._router_reconciler = RouterReconciler(
@@ -102,6 +105,7 @@ class Controller:
             tasks.create_task(self._pollers.run(), name="pollers")
             tasks.create_task(self._routers.run(), name="routers")
             tasks.create_task(self._meter.run(), name="meter")
+            tasks.create_task(self._tellers.run(), name="tellers")
             tasks.create_task(self._keep_in_sync(), name="resync")
             tasks.create_task(
                 self.queue.run(self._settings.workers, self._reconcile, failed=self._failed), name="workers"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from moorage_operator import errors, ports
@@ -22,6 +22,7 @@ from moorage_operator.index import Index
 T = TypeVar("T")
 
 ROUND_SECONDS = 0.5
+LEAST_INTERVAL = timedelta(seconds=1)
 CONCURRENCY = 32
 
 
@@ -38,7 +39,9 @@ class _Rollout:
         if self.is_asked or self.wanted.is_cut:
             return False
         last = self.latest or self.base
-        return last is None or self.wanted.at_once or now >= last.at + self.wanted.interval
+        # Looks have whole seconds: two with the same could not be told apart, and what is between them would be heeded twice.
+        interval = LEAST_INTERVAL if self.wanted.at_once else self.wanted.interval
+        return last is None or now >= last.at + interval
 
 
 class Meter:

@@ -21,7 +21,7 @@ Observe = Callable[[str, float, str], None]
 
 
 class Pollers:
-    """See `reconcile.Answers`. `enqueue` is called with each key whose answer changed."""
+    """See `companions.Answers`. `enqueue` is called with each key whose answer changed."""
 
     def __init__(
         self,

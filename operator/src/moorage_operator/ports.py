@@ -113,3 +113,12 @@ class Registry(Protocol):
 
     async def resolve(self, model: ModelRef) -> ModelVersion:
         """The version that the reference names now; only a version in state READY is an answer."""
+
+    async def set_tags(self, model: str, version: str, tags: Mapping[str, str | None]) -> None:
+        """Make these tags of a version so, in this order; None removes one. What is so already is not written."""
+
+    async def move_alias(self, model: str, alias: str, *, away_from: str, to: str) -> bool:
+        """Let the alias name version `to` if it names `away_from` now; whether it names `to` then.
+
+        Whoever moves it between the reading and the setting, some milliseconds, is overwritten: MLflow has no way to ask for both.
+        """

@@ -11,21 +11,26 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Protocol
 
 import msgspec
 
-from moorage_operator import errors, ports, router_rows
+from moorage_operator import companions, errors, ports, router_rows
 from moorage_operator.core import decide, events, names, revisions, spec, status
-from moorage_operator.core.actions import Action, Apply, Decision, Delete, HandOverReplicas, Measure, RestoreTemplate
-from moorage_operator.core.counted import Sample
+from moorage_operator.core.actions import (
+    Action,
+    Apply,
+    Decision,
+    Delete,
+    HandOverReplicas,
+    RestoreTemplate,
+    in_words,
+)
 from moorage_operator.core.kinds import CHILDREN, MODEL_DEPLOYMENT, POD, Manifest, Ref, ref_of
 from moorage_operator.core.names import Key
 from moorage_operator.core.observed import Answer, Observed
 from moorage_operator.core.platform import Platform
 from moorage_operator.core.reasons import Reason
 from moorage_operator.core.registry import ModelRef
-from moorage_operator.core.routing import RouterView
 from moorage_operator.core.spec import Spec
 from moorage_operator.index import Index
 
@@ -37,36 +42,6 @@ MAX_LOOKS = 5
 
 ROUTERS_SECONDS = 1.0
 """How soon to look again whether the routers have been asked; they wake us, too."""
-
-
-class Answers(Protocol):
-    """What the registries said (`pollers.Pollers`)."""
-
-    def answer(self, registry: str, ref: ModelRef) -> Answer | None:
-        """The last answer, or None; then it is being asked for, and the key is queued again when it comes."""
-
-
-class Routers(Protocol):
-    """What the routers hold (`routers.Routers`)."""
-
-    def view(self, key: Key) -> RouterView:
-        """As the agents said last."""
-
-    def has_asked(self, namespace: str) -> bool:
-        """Whether this process has asked all router pods that are ready."""
-
-    def awaited(self, key: Key, *, by: bool) -> None:
-        """Whether this ModelDeployment waits for its routers; then they are asked often."""
-
-
-class Meter(Protocol):
-    """What routers and runtimes count while a rollout is judged (`meter.Meter`)."""
-
-    def sample(self, key: Key) -> Sample | None:
-        """What happened since the look that was heeded last."""
-
-    def measure(self, key: Key, wanted: Measure | None, *, heeded: Sample | None) -> None:
-        """What to count from now on; `heeded` is the sample whose consequences are in the status."""
 
 
 class Refused(Exception):
@@ -102,9 +77,10 @@ class Reconciler:
         *,
         cluster: ports.Cluster,
         index: Index,
-        answers: Answers,
-        routers: Routers,
-        meter: Meter,
+        answers: companions.Answers,
+        routers: companions.Routers,
+        meter: companions.Meter,
+        errands: companions.Errands,
         platform: Platform,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -113,6 +89,7 @@ class Reconciler:
         self._answers = answers
         self._routers = routers
         self._meter = meter
+        self._errands = errands
         self._platform = platform
         self._clock = clock
 
@@ -123,6 +100,7 @@ class Reconciler:
         if manifest is None or manifest["metadata"].get("deletionTimestamp"):
             self._routers.awaited(key, by=False)
             self._meter.measure(key, None, heeded=None)
+            self._errands.want(key, ())
             return None
         if not self._routers.has_asked(key.namespace):
             # What was said of the routers stands until they have been asked: a process that has just begun knows nothing of them.
@@ -198,6 +176,7 @@ class Reconciler:
             router=router_rows.checked(self._routers.view(key), manifest),
             answer=answer,
             sample=self._meter.sample(key),
+            reports=self._errands.reports(key),
             children={ref: child for ref, child in known.items() if ref not in taken},
             pods=self._index.pods(key),
             taken=taken,
@@ -234,7 +213,7 @@ class Reconciler:
                 await self._carry_out(action, looked)
             except (errors.Invalid, errors.Forbidden) as error:
                 raise Refused(ref, error) from error
-            log.info("%s: %s", observed.owner, _in_words(action))
+            log.info("%s: %s", observed.owner, in_words(action))
 
     async def _carry_out(self, action: Action, looked: Looked) -> None:
         match action:
@@ -282,6 +261,8 @@ class Reconciler:
             with contextlib.suppress(errors.AlreadyExists):
                 await self._cluster.create(events.make(observed, event, self._clock()))
         await self._write_status(observed, decision.status)
+        # Only now: what is not written down would be forgotten by a crash, or be done twice.
+        self._errands.want(Key(observed.owner.namespace, observed.owner.name), decision.errands)
 
     async def _write_status(self, observed: Observed, wanted: Manifest) -> None:
         if wanted == observed.status:
@@ -300,15 +281,3 @@ class Reconciler:
 def _has_name_conflict(observed: Observed) -> bool:
     """Did the last pass find a name taken? Then this one looks before it writes, lest it tries in vain each time."""
     return any(item.get("reason") == Reason.NAME_CONFLICT for item in observed.status.get("conditions", []))
-
-
-def _in_words(action: Action) -> str:
-    match action:
-        case Apply():
-            return f"{'applied' if action.uid else 'created'} {action.ref.kind.name} {action.ref.name}"
-        case HandOverReplicas():
-            return f"set {action.deployment.name} to {action.replicas} pods for its autoscaler"
-        case RestoreTemplate():
-            return f"restored the pod template of {action.deployment.name}"
-        case Delete():
-            return f"deleted {action.ref.kind.name} {action.ref.name}"

@@ -45,6 +45,11 @@ class RegistrySettings(_Section, frozen=True):
     tracking_uri: str = msgspec.field(name="trackingURI")
     credentials_directory: str = ""
     ca_bundle: str = ""
+    read_only: bool = False
+
+    @property
+    def endpoint(self) -> RegistryEndpoint:
+        return RegistryEndpoint(self.tracking_uri, self.ca_bundle, self.read_only)
 
 
 class PolicySettings(_Section, frozen=True):
@@ -87,7 +92,7 @@ class Settings(_Section, frozen=True):
             image=self.images.runtime,
             gpu_image=self.images.runtime_gpu,
             image_pull_policy=self.images.pull_policy,
-            registries={item.name: RegistryEndpoint(item.tracking_uri, item.ca_bundle) for item in self.registries},
+            registries={item.name: item.endpoint for item in self.registries},
             policy=Policy(**msgspec.structs.asdict(self.policy)),
             fetch_resources=self.fetch_resources,
             drain_seconds=self.drain_seconds,

@@ -11,11 +11,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moorage_runtime import artifacts, errors, manifest, mlmodel, registry, settings
+from moorage_runtime import artifacts, errors, manifest, mlmodel, registry, schema, settings
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ class Fetched:
 
     digest: str
     signature: str
+    schema: Mapping[str, schema.Fields]
+    """The signature itself; empty without one, and where it is too large to be told."""
     flavors: tuple[str, ...]
 
 
@@ -44,7 +46,8 @@ def fetch(options: settings.Settings) -> Fetched:
             f"{options.model_dir} can't be written ({error.strerror}): is there space, and is it a writable volume?"
         ) from error
     described = mlmodel.read(options.model_dir / manifest.ARTIFACTS)
-    return Fetched(scanned.digest, described.signature_hash, tuple(sorted(described.flavors)))
+    told = schema.of(described.signature)
+    return Fetched(scanned.digest, described.signature_hash, told, tuple(sorted(described.flavors)))
 
 
 def named(uri: str, options: settings.Settings) -> settings.Settings:

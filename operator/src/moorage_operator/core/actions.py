@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from moorage_operator.core.kinds import Manifest, Ref, ref_of
+from moorage_operator.core.notices import Errand
 from moorage_operator.core.reasons import Reason
 
 
@@ -51,6 +52,19 @@ class Delete:
 Action = Apply | HandOverReplicas | RestoreTemplate | Delete
 
 
+def in_words(action: Action) -> str:
+    """What was done, for the log."""
+    match action:
+        case Apply():
+            return f"{'applied' if action.uid else 'created'} {action.ref.kind.name} {action.ref.name}"
+        case HandOverReplicas():
+            return f"set {action.deployment.name} to {action.replicas} pods for its autoscaler"
+        case RestoreTemplate():
+            return f"restored the pod template of {action.deployment.name}"
+        case Delete():
+            return f"deleted {action.ref.kind.name} {action.ref.name}"
+
+
 @dataclass(frozen=True)
 class Event:
     """Something that happened; `warning` for what somebody should look at."""
@@ -85,3 +99,5 @@ class Decision:
     awaits_routers: bool = False
     """Do routers still have to take something up? Then they are asked more often."""
     measure: Measure | None = None
+    errands: tuple[Errand, ...] = ()
+    """What to tell registries once the status is written, beside all else."""

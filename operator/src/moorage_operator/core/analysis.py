@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from moorage_operator.core import evidence, guards, ticks
+from moorage_operator.core import broken, evidence, guards, ticks
 from moorage_operator.core.counted import Sample
-from moorage_operator.core.evidence import Tick
 from moorage_operator.core.guards import Verdict
 from moorage_operator.core.judgement import Analysis, Guard, Latency, Prometheus
 from moorage_operator.core.state import Judged, Measured
@@ -28,7 +27,7 @@ QUERY_TICKS = 3
 """A query that is out of bounds for so many ticks in a row is harm."""
 
 RATIO_ALARM = math.log(1000)
-"""One false alarm in a thousand rollouts, however often one looks."""
+"""One false alarm in a thousand weights, however often one looks at each."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,14 @@ def heed(analysis: Analysis, judged: tuple[Judged, ...], measured: Measured, sam
     """With one more sample."""
     measured = msgspec.structs.replace(measured, at=sample.until)
     measured = _with_ratio(measured, sample, arms) if arms.weight else _with_baseline(measured, sample, arms)
-    before = {item.guard: item.state for item in judged}
+    before = {item.guard: item for item in _of_now(analysis, judged)}
     alpha = guards.alpha_of_each(analysis.alpha, sum(not item.prometheus for item in analysis.guards))
-    found = tuple(
-        _judge(guard, before.get(guard.name), alpha, measured, sample, arms) for guard in seeing(analysis, arms.weight)
-    )
+    seen = {
+        guard.name: _judge(guard, before.get(guard.name), alpha, measured, sample, arms)
+        for guard in seeing(analysis, arms.weight)
+    }
+    # A guard that sees nothing at this weight keeps what it saw before.
+    found = tuple((before | seen)[guard.name] for guard in analysis.guards if guard.name in before | seen)
     harmful = [f"{item.guard}: {item.message}" for item in found if item.verdict is Verdict.HARM]
     return Report(found, measured, "; ".join(harmful))
 
@@ -71,7 +73,7 @@ def ratio_alarm(measured: Measured, arms: Arms) -> str:
 
 def missing(analysis: Analysis, judged: tuple[Judged, ...], *, weight: int, last_step: bool) -> str:
     """What has to be seen before the canary gets more; empty when all has been."""
-    found = {item.guard: item for item in judged}
+    found = {item.guard: item for item in _of_now(analysis, judged)}
     waiting = []
     for guard in seeing(analysis, weight):
         item = found.get(guard.name, Judged(guard.name, Verdict.NO_TRAFFIC, "no request has been judged yet"))
@@ -84,23 +86,26 @@ def missing(analysis: Analysis, judged: tuple[Judged, ...], *, weight: int, last
     return "; ".join(waiting)
 
 
-def _judge(
-    guard: Guard, state: guards.State | None, alpha: float, measured: Measured, sample: Sample, arms: Arms
-) -> Judged:
+def _of_now(analysis: Analysis, judged: tuple[Judged, ...]) -> tuple[Judged, ...]:
+    """Without what was judged by guards that are gone, or have been changed: their evidence is on other hypotheses."""
+    hashes = {guard.name: guard.hash for guard in analysis.guards}
+    return tuple(item for item in judged if item.state.hash == hashes.get(item.guard))
+
+
+def _judge(guard: Guard, before: Judged | None, alpha: float, measured: Measured, sample: Sample, arms: Arms) -> Judged:
+    state = before.state if before else _first_state(guard, measured)
     if guard.prometheus:
-        return _judge_query(guard, guard.prometheus, state or guards.State(), sample)
-    state = state or _first_state(guard, measured)
+        return _judge_query(guard, guard.prometheus, state, sample)
     if guard.latency and state.threshold is None:
-        state = msgspec.structs.replace(state, threshold=_threshold(guard.latency, measured, sample))
+        state = msgspec.structs.replace(state, threshold=_threshold(guard.latency, measured, sample, arms))
     test = _test(guard, state)
     if test is None:
         message = "not judged: there is no latency of stable to compare with"
         return Judged(guard.name, Verdict.NO_TRAFFIC, message, state=state)
     tick = ticks.of_guard(guard, sample, arms, threshold=state.threshold)
-    canary_wrong, stable_wrong = ticks.pairs(sample, arms) if guard.feedback else (0, 0)
-    state = guards.observe(test, state, tick, canary_only_wrong=canary_wrong, stable_only_wrong=stable_wrong)
-    is_broken = guard.error_rate and (guards.is_obviously_broken(tick) or guards.is_obviously_broken(_sums(state)))
-    found = guards.find(test, state, alpha=alpha, is_broken=bool(is_broken))
+    state = guards.observe(test, state, tick, ticks.pairs(sample, arms) if guard.feedback else guards.NO_PAIRS)
+    is_broken = guard.error_rate is not None and broken.is_broken(test, state, tick)
+    found = guards.find(test, state, alpha=alpha, is_broken=is_broken)
     harm, safe = float(guards.in_short(found.harm)), float(guards.in_short(found.safe))
     return Judged(guard.name, found.verdict, found.message, harm, safe, state.canary_requests, state)
 
@@ -129,13 +134,13 @@ def _first_state(guard: Guard, measured: Measured) -> guards.State:
     asked = [tick for tick in measured.baseline if tick[0]]
     known = len(asked) >= LEAST_BASELINE_TICKS
     dispersion = evidence.dispersion(asked) if guard.error_rate and known else 1.0
-    return guards.State(dispersion=round(dispersion, 3))
+    return guards.State(dispersion=round(dispersion, 3), hash=guard.hash)
 
 
-def _threshold(latency: Latency, measured: Measured, sample: Sample) -> float | None:
-    """Seconds: rounded up to an edge of the runtimes' histogram, because only those can be counted."""
+def _threshold(latency: Latency, measured: Measured, sample: Sample, arms: Arms) -> float | None:
+    """Seconds: rounded up to an edge of stable's histogram, because only those can be counted."""
     if latency.max_seconds is not None:
-        edges = [float(edge) for edge in ticks.edges(sample) - {ticks.INFINITE}]
+        edges = ticks.edges(sample, arms.stable).values()
         return min((edge for edge in edges if edge >= latency.max_seconds), default=None)
     total = measured.latencies.get(ticks.INFINITE, 0)
     finite = {float(edge): count for edge, count in measured.latencies.items() if edge != ticks.INFINITE}
@@ -160,8 +165,9 @@ def _with_baseline(measured: Measured, sample: Sample, arms: Arms) -> Measured:
     tick = ticks.failed(sample, ticks.STABLE, arms.stable, arms)
     latencies = dict(measured.latencies)
     marks = ticks.marks_of(ticks.STABLE, arms)
+    edges = ticks.edges(sample, arms.stable).keys() | {ticks.INFINITE}
     for name, count in sample.counts.items():
-        if len(name) == 5 and name[:2] == (arms.stable, "seconds") and name[2] in marks:
+        if len(name) == 5 and name[:2] == (arms.stable, "seconds") and name[2] in marks and name[4] in edges:
             latencies[name[4]] = latencies.get(name[4], 0) + round(count)
     baseline = (*measured.baseline, tick)[-MOST_BASELINE_TICKS:]
     return msgspec.structs.replace(measured, baseline=baseline, latencies=latencies)
@@ -174,7 +180,3 @@ def _with_ratio(measured: Measured, sample: Sample, arms: Arms) -> Measured:
         canary_requests=measured.canary_requests + of_canary,
         requests=measured.requests + of_canary + of_stable,
     )
-
-
-def _sums(state: guards.State) -> Tick:
-    return Tick(state.canary_requests, state.canary_bad, state.stable_requests, state.stable_bad)

@@ -20,12 +20,13 @@ def as_stored(facts: Facts) -> Manifest | None:
     experiment = facts.state.experiment
     if not experiment.arms and not experiment.winner:
         return None
-    stored: Manifest = msgspec.to_builtins(experiment)
+    # As the API server gives it back: a tuple is unequal to a list, and would be written for ever.
+    stored: Manifest = msgspec.json.decode(msgspec.json.encode(experiment))
     return stored | {"arms": [_arm(arm, facts) for arm in experiment.arms]}
 
 
 def _arm(arm: Arm, facts: Facts) -> Manifest:
-    stored: Manifest = msgspec.to_builtins(arm)
+    stored: Manifest = msgspec.json.decode(msgspec.json.encode(arm))
     return stored | {"readyReplicas": traffic.ready_pods(facts.observed, arm.revision) if arm.revision else 0}
 
 

@@ -74,17 +74,13 @@ def is_crash_looping(of_revision: Iterable[Manifest]) -> bool:
     )
 
 
-def reported_digests(of_revision: Iterable[Manifest]) -> set[str]:
-    """SHA-256 digests ("sha256:…") of what the pods' fetch containers got."""
-    found = set()
+def fetched(of_revision: Iterable[Manifest]) -> Iterator[dict[str, Any]]:
+    """The last words of each fetch container that ended well."""
     for pod in of_revision:
         for status in _statuses(pod, pods.FETCH):
             terminated = status.get("state", {}).get("terminated", {})
             if terminated.get("exitCode") == 0:
-                digest = str(_last_words(terminated).get("digest", ""))
-                if digest.startswith("sha256:") and len(digest) == len("sha256:") + 64:
-                    found.add(digest)
-    return found
+                yield _last_words(terminated)
 
 
 def pods_are_refused(deployment: Manifest | None, unready: list[Manifest]) -> Problem | None:

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from moorage_operator.core import judging, rollout, steps
+from moorage_operator.core import judging, rollout, steps, strategy
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.state import Command, Result, State, Undo
 from moorage_operator.core.waiting import World
@@ -59,7 +59,14 @@ def _obeyed(text: str, state: State, world: World, wanted: str, kept: Collection
     if form is None or verb is None:
         raise Refusal(f"write one of {', '.join(f'{name}@REVISION' for name in _VERBS)}")
     step = int(form["step"]) if form["step"] else None
-    return verb(Order(form["revision"], step, wanted, kept), state, world)
+    return verb(Order(form["revision"], step, wanted, kept), _at_a_present_step(state, world), world)
+
+
+def _at_a_present_step(state: State, world: World) -> State:
+    """Steps that have just been changed begin anew before anything is said of them."""
+    if state.canary is None or state.position.hash == strategy.hash_of(steps.of(world.spec, state)):
+        return state
+    return steps.begin(state, world.spec, world.now)
 
 
 def _promote(order: Order, state: State, world: World) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moorage_operator.core import checks, header_routes, judging, names, scaling, steps, traffic
+from moorage_operator.core import checks, header_routes, judging, names, no_capacity, pins, scaling, steps, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import DEPLOYMENT, SERVICE
 from moorage_operator.core.reasons import STILL_WAITING, Problem, Reason
@@ -50,7 +50,9 @@ def runtime_available(facts: Facts) -> Condition:
     if refused or found:
         problem = refused or found
         assert problem is not None  # noqa: S101 - for the type checker
-        return Condition("RuntimeAvailable", "False", problem.reason, problem.message)
+        no_room = problem.reason in (Reason.INSUFFICIENT_GPU, Reason.UNSCHEDULABLE)
+        helps = no_capacity.hint(facts.state, facts.world) if no_room else ""
+        return Condition("RuntimeAvailable", "False", problem.reason, problem.message + helps)
     ready = traffic.ready_pods(facts.observed, role.revision)
     needed = role.replicas or _count(facts, role.revision)
     message = f"{ready} of {needed} pods of {role.revision} are ready"
@@ -109,7 +111,8 @@ def is_available(facts: Facts) -> Condition:
         return Condition("Available", "True", Reason.SERVING, f"{target.revision} answers")
     if facts.spec.replicas == 0:
         return Condition("Available", "False", Reason.SCALED_TO_ZERO, "spec.replicas is 0")
-    return Condition("Available", "False", Reason.NO_READY_PODS, "no pod is ready to answer")
+    ended = " since stable's have ended to make room" if facts.state.position.capacity.stable_ended else ""
+    return Condition("Available", "False", Reason.NO_READY_PODS, f"no pod is ready to answer{ended}")
 
 
 def _still_answers(programmed: Condition, facts: Facts) -> bool:
@@ -184,7 +187,7 @@ def _of_rejected(refused: Rejected, stable: Role, facts: Facts) -> str:
 
 
 def _digests_differ(facts: Facts, revision: str) -> Problem | None:
-    digests = checks.reported_digests(facts.observed.pods_of(revision))
+    digests = pins.reported_digests(facts.observed.pods_of(revision))
     if len(digests) < 2:
         return None
     message = (

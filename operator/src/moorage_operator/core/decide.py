@@ -14,12 +14,15 @@ from moorage_operator.core import (
     conditions,
     events,
     judging,
+    no_capacity,
+    pins,
     revisions,
     rollout,
     scaling,
     state,
     status,
     steps,
+    told,
     traffic,
     verdicts,
     winner,
@@ -28,7 +31,7 @@ from moorage_operator.core.actions import Action, Apply, Decision, Delete
 from moorage_operator.core.facts import Facts
 from moorage_operator.core.kinds import DEPLOYMENT, Manifest
 from moorage_operator.core.observed import Observed
-from moorage_operator.core.plan import Plan, pinned_digests
+from moorage_operator.core.plan import Plan
 from moorage_operator.core.platform import Platform
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.registry import ModelVersion
@@ -60,23 +63,24 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     progress = _held(current, world) if is_held else rollout.advance(heard, target, world)
     if not is_held and not (problem and problem.reason in _NOT_ASKED):
         progress = replace(progress, state=arm_revisions.advance(progress.state, _name(named), known, platform, world))
-    after = progress.state
-    digests = pinned_digests(observed, after)
     facts = Facts(world, progress, version, problem, _name(wanted))
+    after = told.noted(before, facts, known, platform)
+    facts = replace(facts, progress=replace(progress, state=after))
+    pinned = pins.pinned(observed, after)
     found = conditions.all_of(facts)
-    actions = () if is_held else Plan(spec, observed, after, known, digests).actions()
-    told = tuple(events.of_pass(before, facts, found, actions))
+    actions = () if is_held else Plan(spec, observed, after, known, pinned).actions()
     programmed = next(item for item in found if item.type == "TrafficProgrammed")
     obstacle = progress.obstacle
     awaits = not programmed.is_true or (obstacle is not None and obstacle.waits_for is WaitsFor.ROUTERS)
     awaits = awaits or not arm_routing.is_programmed(observed, after)
     return Decision(
         actions,
-        status.make(facts, found, digests),
-        told,
+        status.make(facts, found, pinned),
+        tuple(events.of_pass(before, facts, found, actions)),
         _look_again_at(progress, world),
         awaits_routers=awaits and spec.traffic.by_haproxy,
         measure=None if is_held else verdicts.measure(after, judging.measure(after, obstacle, world)),
+        errands=() if is_held else told.errands(after, observed.owner, platform),
     )
 
 
@@ -84,14 +88,14 @@ def _name(wanted: Revision | None) -> str:
     return wanted.name if wanted else ""
 
 
-def _undone(told: State, wanted: Revision | None, known: dict[str, Revision]) -> tuple[State, Revision | None]:
+def _undone(heard: State, wanted: Revision | None, known: dict[str, Revision]) -> tuple[State, Revision | None]:
     """Somebody went back to a kept revision: that one is wanted, until spec or registry name another than they did then."""
-    undo = told.undo
+    undo = heard.undo
     if undo is None or wanted is None:
-        return told, wanted
+        return heard, wanted
     if wanted.name != undo.instead_of or undo.revision not in known:
-        return told.changed(undo=None), wanted
-    return told, known[undo.revision]
+        return heard.changed(undo=None), wanted
+    return heard, known[undo.revision]
 
 
 def _held(before: State, world: World) -> Progress:
@@ -111,7 +115,7 @@ def _traffic_in(status: Manifest) -> tuple[Any, ...]:
     weight, routes = status.get("weights", {}).get("desired", 0), status.get("headerRoutes", [])
     arms = status.get("experiment", {}).get("arms", [])
     by_arm = [(arm["name"], arm["revision"], arm.get("weight"), arm.get("match")) for arm in arms if "revision" in arm]
-    return stable, canary if weight or routes else None, weight, routes, by_arm
+    return stable, canary if weight or routes else None, weight, routes, status.get("capacity", {}), by_arm
 
 
 def resolve(spec: Spec, observed: Observed, platform: Platform) -> tuple[ModelVersion | None, Problem | None]:
@@ -181,7 +185,7 @@ def _look_again_at(progress: Progress, world: World) -> datetime | None:
     after, obstacle = progress.state, progress.obstacle
     moments = [role.scale_down_at for role in after.leaving]
     if after.canary:
-        moments.append(judging.begins_at(after.measured, world.spec))
+        moments += [judging.begins_at(after.measured, world.spec), no_capacity.due_at(after, world.spec)]
     if obstacle:
         moments += [obstacle.until, steps.deadline_of(after, obstacle, world.spec)]
     if world.spec.autoscaling:

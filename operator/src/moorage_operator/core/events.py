@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from moorage_operator.core import arm_status, checks, conditions, header_routes, names, status
+from moorage_operator.core import arm_status, checks, conditions, gate, header_routes, names, no_capacity, status, told
 from moorage_operator.core.actions import Action, Apply, Event, RestoreTemplate
 from moorage_operator.core.compare import describe_difference, was_applied
 from moorage_operator.core.facts import Condition, Facts
@@ -44,6 +44,8 @@ def of_pass(before: State, facts: Facts, found: list[Condition], actions: Iterab
     yield from _of_command(before, facts.state)
     yield from _of_roles(before, facts.state)
     yield from arm_status.events(before, facts.state)
+    yield from _of_signature(facts)
+    yield from told.events(before, facts.state)
     yield from _of_drift(facts.observed, actions)
     yield from _of_conditions(facts.observed, found)
     yield from _of_resolution(facts, next(item for item in found if item.type == "ModelResolved"))
@@ -69,11 +71,23 @@ def _of_roles(before: State, after: State) -> Iterator[Event]:
         yield Event(Reason.WEIGHT_SET, f"{after.position.weight} % of the requests go to {after.canary.revision}")
     if after.canary and after.position.routes != before.position.routes:
         yield Event(Reason.ROUTES_SET, f"{header_routes.told(after.position.routes)} to {after.canary.revision}")
+    given_up = no_capacity.told(before, after)
+    if given_up:
+        yield Event(Reason.MADE_ROOM, given_up, warning=after.position.capacity.stable_ended)
+    old = {outcome.identity for outcome in before.history}
     for outcome in reversed(after.history):
-        if outcome not in before.history:
+        if outcome.identity not in old:
             yield _of_outcome(outcome)
     for gone in sorted(before.revisions - after.revisions):
         yield Event(Reason.REVISION_RETIRED, f"the pods of {gone} end")
+
+
+def _of_signature(facts: Facts) -> Iterator[Event]:
+    """When a canary goes on although its signature is not compatible, or is not known."""
+    words, canary = gate.told(facts.state, facts.world), facts.state.canary
+    before = facts.observed.status.get("canary", {}).get("signature", "")
+    if canary and words not in ("", gate.COMPATIBLE, before):
+        yield Event(Reason.SIGNATURE_PASSED_OVER, f"the signature of version {canary.model_version} is {words}")
 
 
 def _of_outcome(outcome: Outcome) -> Event:
@@ -105,21 +119,21 @@ def _of_drift(observed: Observed, actions: Iterable[Action]) -> Iterator[Event]:
 def _of_conditions(observed: Observed, found: list[Condition]) -> Iterator[Event]:
     """One event for each problem when it appears; its end is told by what follows."""
     before = {item["type"]: item for item in observed.status.get("conditions", [])}
-    told: set[Reason] = set()
+    said: set[Reason] = set()
     for condition in found:
         was = before.get(condition.type, {})
-        if condition.type in ("Reconciling", "Stalled", "Available") or condition.reason in told:
+        if condition.type in ("Reconciling", "Stalled", "Available") or condition.reason in said:
             continue
         if condition.status != "True" and was.get("reason") != condition.reason and _worth_telling(condition.reason):
-            told.add(condition.reason)
+            said.add(condition.reason)
             yield Event(condition.reason, condition.message, warning=True)
 
 
 def _of_resolution(facts: Facts, resolved: Condition) -> Iterator[Event]:
     """When the registry names another version, and when it names the same one again after a problem."""
-    told = facts.observed.status
-    was = checks.condition_of({"status": told}, "ModelResolved")
-    is_known = told.get("model") == status.model_of(facts) and was.get("reason") in (Reason.RESOLVED, Reason.RESOLVING)
+    said = facts.observed.status
+    was = checks.condition_of({"status": said}, "ModelResolved")
+    is_known = said.get("model") == status.model_of(facts) and was.get("reason") in (Reason.RESOLVED, Reason.RESOLVING)
     if resolved.is_true and not is_known:
         yield Event(Reason.VERSION_RESOLVED, resolved.message)
 

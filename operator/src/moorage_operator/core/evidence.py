@@ -20,6 +20,8 @@ Logs = tuple[float, ...]
 SRM_WEIGHT = 200.0
 """How narrow the alternative is around the wanted weight, in requests."""
 
+STAKES = 256
+
 
 @dataclass(frozen=True)
 class Tick:
@@ -117,6 +119,22 @@ def paired(canary_wrong: int, stable_wrong: int) -> float:
     # 1 - I_1/2(s+1, D-s+1) is the probability of at most s heads in D+1 throws, with a fair coin.
     heads = _log_sum_exp([_log_choose(pairs + 1, number) for number in range(canary_wrong + 1)])
     return _log_beta(canary_wrong + 1, stable_wrong + 1) + heads
+
+
+def paired_within(margin: float, canary_wrong: int, stable_wrong: int, both_wrong: int) -> float:
+    """The e-value of pairs against "the canary is wrong at most 1 + margin times as often", which an odds ratio of that includes.
+
+    The wealth of somebody who bets on each pair that the canary's mistakes are more, with a mean over the stakes: without a
+    margin it is `paired`. With one, the pairs in which both are wrong speak for the canary.
+    """
+    stakes = [(number + 0.5) / (STAKES * (1 + margin)) for number in range(STAKES)]
+    wealth = [
+        canary_wrong * math.log1p(stake)
+        + stable_wrong * math.log1p(-stake * (1 + margin))
+        + both_wrong * math.log1p(-stake * margin)
+        for stake in stakes
+    ]
+    return log_e(tuple(wealth))
 
 
 def sample_ratio(canary_requests: int, requests: int, weight: float) -> float:

@@ -24,14 +24,14 @@ SAFE_BOUND = math.log(1 / BETA)
 SAFE_FEEDBACK_RATIO = 1.5
 """Odds ratio below which a canary's answers count as no worse than stable's."""
 
+DIGITS = 5
+"""Of logarithms in the status: what is rounded off in a day of ticks is less than 0.03."""
+
 MOST_LOG = 30.0
 """E-values are shown up to there: no number of requests makes a status longer."""
 
 MOST_TIMES = 1000.0
 """As far as a forecast goes."""
-
-HARD_REQUESTS, HARD_RATE = 20, 0.5
-"""So many requests, half of them bad, need no statistics."""
 
 
 class Verdict(StrEnum):
@@ -61,7 +61,22 @@ class State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Seconds, of a guard that counts what took longer."""
     canary_only_wrong: int = 0
     stable_only_wrong: int = 0
-    """Of requests that both answered, and of which just one answer was right."""
+    both_wrong: int = 0
+    """Of requests that both answered."""
+    hash: str = ""
+    """Of the guard's fields: evidence on other hypotheses is none on these."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Requests that both answered, by who was wrong."""
+
+    canary_wrong: int = 0
+    stable_wrong: int = 0
+    both_wrong: int = 0
+
+
+NO_PAIRS = Pairs()
 
 
 class Test(Protocol):
@@ -106,13 +121,17 @@ class Rate:
 
 @dataclass(frozen=True)
 class Paired:
-    """Against "where just one of the two is right, it is as often the canary". The sums hold all that its products would."""
+    """Against "the canary is wrong at most 1 + margin times as often" for the same requests. The sums hold all that its products would."""
+
+    margin: float = 0.0
 
     def grown(self, products: Logs, tick: Tick, dispersion: float) -> Logs:
         return ()
 
     def log_e(self, state: State, products: Logs) -> float:
-        return evidence.paired(state.canary_only_wrong, state.stable_only_wrong)
+        if not self.margin:
+            return evidence.paired(state.canary_only_wrong, state.stable_only_wrong)
+        return evidence.paired_within(self.margin, state.canary_only_wrong, state.stable_only_wrong, state.both_wrong)
 
 
 @dataclass(frozen=True)
@@ -162,12 +181,12 @@ def disagreement(name: str, *, maximum: float) -> Guard:
 def feedback(name: str, *, margin: float) -> Guard:
     """Answers that callers said were wrong. Where both versions answered the same request, their pairs say far more."""
     null = 1 + margin
-    harm = (OddsRatio(null, evidence.harm_alternatives(null)), Paired())
+    harm = (OddsRatio(null, evidence.harm_alternatives(null)), Paired(margin))
     limit = SAFE_FEEDBACK_RATIO
     return Guard(name, harm, (OddsRatio(limit, evidence.safe_alternatives(limit)),), "were wrong")
 
 
-def observe(guard: Guard, state: State, tick: Tick, *, canary_only_wrong: int = 0, stable_only_wrong: int = 0) -> State:
+def observe(guard: Guard, state: State, tick: Tick, pairs: Pairs = NO_PAIRS) -> State:
     """The state with one more tick, and the pairs of answers that were judged in it."""
     return msgspec.structs.replace(
         state,
@@ -177,19 +196,21 @@ def observe(guard: Guard, state: State, tick: Tick, *, canary_only_wrong: int = 
         stable_bad=state.stable_bad + tick.stable_bad,
         harm=_grown(guard.harm, state.harm, tick, state.dispersion),
         safe=_grown(guard.safe, state.safe, tick, state.dispersion),
-        canary_only_wrong=state.canary_only_wrong + canary_only_wrong,
-        stable_only_wrong=state.stable_only_wrong + stable_only_wrong,
+        canary_only_wrong=state.canary_only_wrong + pairs.canary_wrong,
+        stable_only_wrong=state.stable_only_wrong + pairs.stable_wrong,
+        both_wrong=state.both_wrong + pairs.both_wrong,
     )
 
 
 def _grown(tests: tuple[Test, ...], products: Logs, tick: Tick, dispersion: float) -> Logs:
-    """Of the one test that compares the arms, if there is one."""
-    return next((found for test in tests if (found := test.grown(products, tick, dispersion))), ())
+    """Of the one test that compares the arms, if there is one; with as many digits as a status needs."""
+    found = next((found for test in tests if (found := test.grown(products, tick, dispersion))), ())
+    return tuple(round(product, DIGITS) for product in found)
 
 
 def find(guard: Guard, state: State, *, alpha: float, is_broken: bool = False) -> Finding:
     """`alpha` is this guard's share of the false rollbacks; what is obviously broken needs no evidence."""
-    harm, safe = _log_mean(guard.harm, state, state.harm), _log_safe(guard, state)
+    harm, safe = log_harm(guard, state), _log_safe(guard, state)
     bound = math.log(1 / alpha)
     if is_broken or harm >= bound:
         verdict = Verdict.HARM
@@ -201,14 +222,6 @@ def find(guard: Guard, state: State, *, alpha: float, is_broken: bool = False) -
     return Finding(guard.name, verdict, harm, safe, message)
 
 
-def is_obviously_broken(tick: Tick) -> bool:
-    """Half of at least 20 requests failed, and stable, asked at the same time, fails less than half as often."""
-    if tick.canary_requests < HARD_REQUESTS or tick.canary_bad < HARD_RATE * tick.canary_requests:
-        return False
-    canary = tick.canary_bad / tick.canary_requests
-    return tick.stable_bad < canary / 2 * tick.stable_requests or not tick.stable_requests
-
-
 def alpha_of_each(alpha: float, guards: int) -> float:
     """All guards together put a good canary back with a probability of at most `alpha`."""
     return alpha / max(1, guards)
@@ -217,6 +230,10 @@ def alpha_of_each(alpha: float, guards: int) -> float:
 def in_short(log_e: float) -> str:
     """An e-value in three digits."""
     return f"{math.exp(min(log_e, MOST_LOG)):.3g}"
+
+
+def log_harm(guard: Guard, state: State) -> float:
+    return _log_mean(guard.harm, state, state.harm)
 
 
 def _log_safe(guard: Guard, state: State) -> float:
@@ -245,12 +262,14 @@ def _sentence(guard: Guard, state: State, verdict: Verdict) -> str:
 
 def _requests_to_safe(guard: Guard, state: State) -> int | None:
     """How many more at the canary, if what comes is like what was seen; None if even a thousand times as many would not do."""
-    factor = 1.0
-    while _log_safe(guard, _times(state, factor)) < SAFE_BOUND:
-        factor *= 1.05
-        if factor > MOST_TIMES:
-            return None
-    return math.ceil(state.canary_requests * (factor - 1))
+    if _log_safe(guard, _times(state, MOST_TIMES)) < SAFE_BOUND:
+        return None
+    # The logarithm of a mean of exponentials is convex: from nothing it reaches the bound once.
+    low, high = 1.0, MOST_TIMES
+    while high > 1.01 * low:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if _log_safe(guard, _times(state, middle)) >= SAFE_BOUND else (middle, high)
+    return math.ceil(state.canary_requests * (high - 1))
 
 
 def _times(state: State, factor: float) -> State:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 from typing import Literal
+
+import msgspec
 
 from moorage_operator.core.struct import Struct
 
@@ -67,6 +70,11 @@ class Guard(Struct, frozen=True):
     disagreement: Disagreement | None = None
     feedback: Feedback | None = None
     prometheus: Prometheus | None = None
+
+    @property
+    def hash(self) -> str:
+        """Changed under way it begins anew; written in another way it is the same."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:8]
 
 
 ERRORS = Guard(name="errors", error_rate=ErrorRate())

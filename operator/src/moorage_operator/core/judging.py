@@ -19,7 +19,8 @@ from moorage_operator.core.waiting import Obstacle, WaitsFor, World
 def arms_of(state: State, spec: Spec) -> Arms | None:
     """Who is compared; None while nobody is: with a first revision, and where both versions never answer at the same time."""
     canary, stable = state.canary, state.stable
-    if canary is None or stable is None or canary.is_back or not spec.rollout.is_weighted:
+    alone = state.position.capacity.stable_ended
+    if canary is None or stable is None or canary.is_back or alone or not spec.rollout.is_weighted:
         return None
     return Arms(
         stable=stable.revision,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from moorage_operator.core import names, revisions
 from moorage_operator.core.counted import Sample
 from moorage_operator.core.kinds import CONTROLLER_REVISION, DEPLOYMENT, Kind, Manifest, Ref
+from moorage_operator.core.notices import Errand, Report
 from moorage_operator.core.reasons import Problem
 from moorage_operator.core.registry import ModelRef, ModelVersion
 from moorage_operator.core.routing import RouterView
@@ -38,6 +39,8 @@ class Observed:
     """About the models of the arms, as far as there are any."""
     sample: Sample | None = None
     """What routers and runtimes have counted since the last look, if a rollout is judged by it."""
+    reports: Mapping[Errand, Report] = field(default_factory=dict)
+    """What has come of the errands to registries."""
     children: Mapping[Ref, Manifest] = field(default_factory=dict)
     pods: tuple[Manifest, ...] = ()
     taken: Mapping[Ref, str] = field(default_factory=dict)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moorage_operator.core import address, checks, compare, names, pods, resources, rollout, writes
+from moorage_operator.core import address, compare, names, no_capacity, resources, rollout, writes
 from moorage_operator.core.actions import Action, HandOverReplicas
 from moorage_operator.core.kinds import (
     AUTOSCALER,
     CHILDREN,
-    CONFIG_MAP,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
     SERVICE,
@@ -18,6 +17,7 @@ from moorage_operator.core.kinds import (
     ref_of,
 )
 from moorage_operator.core.observed import Observed
+from moorage_operator.core.pins import Pin
 from moorage_operator.core.revisions import Revision
 from moorage_operator.core.spec import Autoscaling, Spec
 from moorage_operator.core.state import Role, State
@@ -34,7 +34,7 @@ class Plan:
     observed: Observed
     state: State
     revisions: dict[str, Revision]
-    digests: dict[str, str]
+    pins: dict[str, Pin]
 
     def actions(self) -> tuple[Action, ...]:
         """All writes, in order: switch the address, because what takes over is ready by then; build up; take down. Arms of an experiment
@@ -60,10 +60,9 @@ class Plan:
     def _revision(self, role: Role) -> Iterator[Action]:
         revision = self.revisions[role.revision]
         yield from writes.hold(self.observed, resources.make_controller_revision(self.observed.owner, revision))
-        if revision.name in self.digests:
-            yield from writes.hold(
-                self.observed, resources.make_pin(self.observed.owner, revision, self.digests[revision.name])
-            )
+        if revision.name in self.pins:
+            data = self.pins[revision.name].data()
+            yield from writes.hold(self.observed, resources.make_pin(self.observed.owner, revision, data))
         if self._must_wait(role):
             return
         if self._ends_first(role):
@@ -106,9 +105,9 @@ class Plan:
     def _make_autoscaler(self, scaling: Autoscaling, role: Role, revision: Revision) -> Manifest:
         minimum = max(scaling.min_replicas, role.replicas)
         may_shrink = not (self.state.leaving or (self.state.stable and self.state.canary))
-        return resources.make_autoscaler(
-            self.observed.owner, revision, scaling, min_replicas=minimum, may_shrink=may_shrink
-        )
+        gives_up = role is self.state.stable and no_capacity.autoscaler_may_shrink(self.state, self.spec)
+        shrinks: resources.Shrinks = "one by one" if gives_up else "freely" if may_shrink else "never"
+        return resources.make_autoscaler(self.observed.owner, revision, scaling, min_replicas=minimum, shrinks=shrinks)
 
     def _make_deployment(self, revision: Revision, *, replicas: int | None, track: str) -> Manifest:
         deadline = self.spec.rollout.progress_deadline_seconds
@@ -126,7 +125,7 @@ class Plan:
             return self.observed.replicas(role.revision)
         if role is self.state.canary:
             return role.replicas + self.state.experiment.pods(role.revision)
-        return role.replicas if self._is_arm(role) else self.spec.fixed_replicas
+        return role.replicas if self._is_arm(role) else no_capacity.stable_pods(self.state, self.spec)
 
     def _track(self, role: Role) -> str:
         """A first revision has the address from the beginning: it is no canary to anything, and need not be written again later."""
@@ -185,14 +184,3 @@ class Plan:
         active = self.state.revisions
         retired = [item for name, item in self.observed.frozen_revisions().items() if name not in active]
         return sorted(retired, key=lambda revision: -revision.number)
-
-
-def pinned_digests(observed: Observed, state: State) -> dict[str, str]:
-    """Digest of each revision: as pinned before (in the ConfigMap, in status), else what its pods agree to report."""
-    found = {}
-    for role in state.roles:
-        pin = observed.child(CONFIG_MAP, role.revision) or {}
-        reported = checks.reported_digests(observed.pods_of(role.revision))
-        agreed = next(iter(reported)) if len(reported) == 1 else ""
-        found[role.revision] = pin.get("data", {}).get(pods.DIGEST_KEY, "") or role.digest or agreed
-    return {revision: digest for revision, digest in found.items() if digest}

@@ -12,10 +12,11 @@ from moorage_operator.core.spec import Spec
 
 @dataclass(frozen=True)
 class RegistryEndpoint:
-    """A declared MLflow registry, as pods see it. `ca_bundle` is PEM text or empty."""
+    """A declared MLflow registry, as pods see it. `ca_bundle` is PEM text or empty; a `read_only` one is told nothing."""
 
     tracking_uri: str
     ca_bundle: str = ""
+    read_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ HEALTH_PORT = 8082
 MODEL_DIR = "/model"
 PIN_DIR = "/etc/moorage/pin"
 DIGEST_KEY = "digest"
+SIGNATURE_KEY = "signature"
 FETCH = "fetch"
 SERVE = "serve"
 

@@ -81,6 +81,7 @@ class Reason(StrEnum):
     CANARY_CRASHES = "CanaryCrashes"
     ANALYSIS_FAILED = "AnalysisFailed"
     INCONCLUSIVE = "Inconclusive"
+    SIGNATURE_INCOMPATIBLE = "SignatureIncompatible"
     SAMPLE_RATIO_MISMATCH = "SampleRatioMismatch"
     AUTOSCALER_WITHOUT_METRICS = "AutoscalerWithoutMetrics"
     AUTOSCALER_FAILED = "AutoscalerFailed"
@@ -96,6 +97,11 @@ class Reason(StrEnum):
     ARM_IN_TROUBLE = "ArmInTrouble"
     ARM_JUDGED = "ArmJudged"
     ARM_WON = "ArmWon"
+    SIGNATURE_PASSED_OVER = "SignaturePassedOver"
+    MADE_ROOM = "MadeRoom"
+    ALIAS_MOVED_BACK = "AliasMovedBack"
+    ALIAS_NOT_MOVED = "AliasNotMoved"
+    REGISTRY_NOT_TOLD = "RegistryNotTold"
     ABORTED = "Aborted"
     SUPERSEDED = "Superseded"
 
@@ -248,7 +254,7 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     ),
     Reason.INSUFFICIENT_GPU: Explanation(
         "No node has a free GPU of the kind that the pod asks for.",
-        "Free one, add a node, or use rollout.strategy: recreate.",
+        "Free one, add a node, or set spec.rollout.onNoCapacity: shrinkStable or recreate.",
     ),
     Reason.UNSCHEDULABLE: Explanation(
         "No node fits: resources, selector, affinity or taints.",
@@ -289,6 +295,10 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "The canary was put back because it could not be judged within rollout.analysis.timeoutSeconds.",
         "Send it more traffic, ask for fewer requests, or set onInconclusive; then `retry`.",
     ),
+    Reason.SIGNATURE_INCOMPATIBLE: Explanation(
+        "Callers of the stable version can't use the new one, by its MLflow signature; it was put back before its first request.",
+        "Register a version with the old signature, or set spec.rollout.signature: any if all callers are ready for the new one.",
+    ),
     Reason.SAMPLE_RATIO_MISMATCH: Explanation(
         "The requests are not divided as the routers say; the rollout stays where it is.",
         "Abort it, and look at what is between the callers and the router.",
@@ -312,6 +322,26 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     ),
     Reason.ARM_WON: Explanation(
         "Event: with experiment.winner promote, the version of an arm that is better becomes the wanted one.", _WAIT
+    ),
+    Reason.SIGNATURE_PASSED_OVER: Explanation(
+        "Event: a canary goes on although its signature is not compatible (spec.rollout.signature is any), or could not be compared.",
+        "Nothing, if its callers know.",
+    ),
+    Reason.MADE_ROOM: Explanation(
+        "Event: stable gives up pods, because those of a new version find no room beside them (spec.rollout.onNoCapacity).",
+        "Nothing; with `recreate` nobody is answered until the new version's pods are ready.",
+    ),
+    Reason.ALIAS_MOVED_BACK: Explanation(
+        "Event: a version was put back, and the alias in MLflow names stable's version again.",
+        "To try it again, let the alias name it again.",
+    ),
+    Reason.ALIAS_NOT_MOVED: Explanation(
+        "Event: a version was put back, and the registry does not let the alias be moved.",
+        "Give the operator's user in MLflow EDIT on the model, or leave out spec.rollout.rollback.moveAliasBack.",
+    ),
+    Reason.REGISTRY_NOT_TOLD: Explanation(
+        "Event: the registry refuses the tags that say how a rollout ended. Nothing else depends on them.",
+        "Give the operator's user in MLflow EDIT on the model, or set `registries[].readOnly` in the chart's values.",
     ),
     Reason.ABORTED: Explanation("Event: somebody ended a rollout, or went back to the stable version.", _WAIT),
     Reason.SUPERSEDED: Explanation("Event: another version became the wanted one during a rollout.", _WAIT),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from moorage_operator.core import names, pods
 from moorage_operator.core.kinds import (
@@ -19,6 +19,8 @@ from moorage_operator.core.kinds import (
 from moorage_operator.core.revisions import Owner, Revision
 from moorage_operator.core.spec import Autoscaling, Spec
 
+Shrinks = Literal["freely", "one by one", "never"]
+
 DEFAULT_CPU_UTILIZATION = 80
 """Percent of the request; the target of an autoscaler that names none."""
 
@@ -29,9 +31,9 @@ def make_controller_revision(owner: Owner, revision: Revision) -> Manifest:
     return _child(CONTROLLER_REVISION, owner, revision.name, revision) | body
 
 
-def make_pin(owner: Owner, revision: Revision, digest: str) -> Manifest:
-    """The digest that the first pod reported; every later pod of the revision verifies its download against it."""
-    return _child(CONFIG_MAP, owner, revision.name, revision) | {"data": {pods.DIGEST_KEY: digest}}
+def make_pin(owner: Owner, revision: Revision, data: dict[str, str]) -> Manifest:
+    """What the first pod reported: every later pod of the revision verifies its download against the digest."""
+    return _child(CONFIG_MAP, owner, revision.name, revision) | {"data": data}
 
 
 def make_deployment(owner: Owner, revision: Revision, *, replicas: int | None, track: str, deadline: int) -> Manifest:
@@ -93,10 +95,12 @@ def make_preview_service(owner: Owner, wanted: Spec, revision: str) -> Manifest:
 
 
 def make_autoscaler(
-    owner: Owner, revision: Revision, scaling: Autoscaling, *, min_replicas: int, may_shrink: bool
+    owner: Owner, revision: Revision, scaling: Autoscaling, *, min_replicas: int, shrinks: Shrinks
 ) -> Manifest:
     """HPA v2. `min_replicas` is what the revision must be able to carry now, at least the spec's own. During a rollout none
-    shrinks: what a canary takes over may come back at any moment."""
+    shrinks, because what a canary takes over may come back at any moment; but where there is no room for both, as far as
+    its metrics allow.
+    """
     spec: dict[str, Any] = {
         "scaleTargetRef": {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name, "name": revision.name},
         "minReplicas": min_replicas,
@@ -104,8 +108,11 @@ def make_autoscaler(
         "metrics": _metrics(scaling),
     }
     behavior = dict(scaling.behavior or {})
-    if not may_shrink:
+    if shrinks == "never":
         behavior["scaleDown"] = behavior.get("scaleDown", {}) | {"selectPolicy": "Disabled"}
+    if shrinks == "one by one":
+        one = {"type": "Pods", "value": 1, "periodSeconds": 15}
+        behavior["scaleDown"] = behavior.get("scaleDown", {}) | {"policies": [one], "selectPolicy": "Min"}
     if behavior:
         spec["behavior"] = behavior
     return _child(AUTOSCALER, owner, revision.name, revision) | {"spec": spec}

@@ -14,7 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 
-from moorage_operator.core import arm_routing, checks, judging, shadow, steps, traffic
+from moorage_operator.core import arm_routing, checks, gate, judging, no_capacity, shadow, steps, traffic
 from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
@@ -58,16 +58,17 @@ def _go_on(state: State, world: World) -> Progress:
     state, harm = judging.heeded(state, world)
     alarm = judging.alarm(state, world)
     after, obstacle = (state, alarm) if alarm else steps.go_on(state, world)
-    after = judging.with_verified_weight(after, world)
-    failure = harm or _failure(after, obstacle, world)
+    after = judging.with_verified_weight(no_capacity.met(after, obstacle, world), world)
+    failure = gate.refusal(state, world) or harm or _failure(after, obstacle, world)
     if failure and after.stable:
         return Progress(put_back(after, failure, world, Result.ROLLED_BACK))
     return Progress(after, obstacle) if obstacle else Progress(_promoted(after, world))
 
 
 def stable_must_end_first(state: State, spec: Spec) -> bool:
-    """With strategy `recreate` the old pods end before the new ones start."""
-    return spec.rollout.strategy == "recreate" and state.stable is not None and state.canary is not None
+    """With strategy `recreate`, and where there is no room for both, the old pods end before the new ones start."""
+    ends_first = spec.rollout.strategy == "recreate" or state.position.capacity.stable_ended
+    return ends_first and state.stable is not None and state.canary is not None
 
 
 def _without_departed(state: State, world: World) -> State:
@@ -84,14 +85,16 @@ def _without_departed(state: State, world: World) -> State:
 
 
 def _pursue(state: State, wanted: Wanted, world: World) -> State:
-    state = state.changed(rejected=tuple(item for item in state.rejected if item.revision == wanted.revision))
+    still = (item for item in state.rejected if not gate.is_open_again(item, world.spec))
+    state = state.changed(rejected=tuple(item for item in still if item.revision == wanted.revision))
     if state.canary and state.canary.revision == wanted.revision:
         return state
     if state.canary:
-        state = _withdrawn(state, Result.SUPERSEDED, timedelta(), world, f"{wanted.revision} is wanted instead")
+        instead = Problem(Reason.SUPERSEDED, f"{wanted.revision} is wanted instead")
+        state = _withdrawn(state, Result.SUPERSEDED, timedelta(), world, instead)
     if state.stable and state.stable.revision == wanted.revision:
         return state
-    if state.has_rejected(wanted.revision) or not _is_alone(state, world):
+    if state.has_rejected(wanted.revision) or not _is_alone(state, world) or no_capacity.is_coming_back(state, world):
         return state
     return _begun(state, wanted, world)
 
@@ -141,19 +144,20 @@ def put_back(state: State, failure: Problem, world: World, result: Result) -> St
     canary = state.canary
     assert canary  # noqa: S101 - for the type checker
     rejected = Rejected(canary.model_version, canary.revision, failure.reason, failure.message)
-    # With `recreate` stable has no pods, and may need the canary's place.
-    delay = 0 if stable_must_end_first(state, world.spec) else world.spec.rollout.abort_scale_down_delay_seconds
-    state = _withdrawn(state, result, timedelta(seconds=delay), world, failure.message)
+    # Stable has no pods, or not all of them, and may need the canary's place.
+    needs_room = stable_must_end_first(state, world.spec) or state.position.capacity.lent_by_stable
+    delay = 0 if needs_room else world.spec.rollout.abort_scale_down_delay_seconds
+    state = _withdrawn(state, result, timedelta(seconds=delay), world, failure)
     return state.changed(rejected=(rejected,))
 
 
-def _withdrawn(state: State, result: Result, delay: timedelta, world: World, message: str) -> State:
+def _withdrawn(state: State, result: Result, delay: timedelta, world: World, why: Problem) -> State:
     """Without the canary, in one move: it gets nothing from now on."""
     canary = state.canary
     assert canary  # noqa: S101 - for the type checker
     leaving = Role(canary.revision, canary.model_version, scale_down_at=world.now + delay)
     if state.stable:
-        state = state.with_outcome(canary, result, world.now, message)
+        state = state.with_outcome(canary, result, world.now, why)
     return state.changed(canary=None, position=Position(), leaving=(*state.leaving, leaving))
 
 

@@ -9,8 +9,11 @@ from enum import StrEnum
 import msgspec
 
 from moorage_operator.core import guards, header_routes
+from moorage_operator.core.capacity import Capacity
 from moorage_operator.core.guards import Verdict
 from moorage_operator.core.kinds import Manifest
+from moorage_operator.core.notices import Notice
+from moorage_operator.core.reasons import Problem
 from moorage_operator.core.trial import Experiment
 
 MOST_OUTCOMES = 10
@@ -50,7 +53,18 @@ class Outcome(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     revision: str
     result: Result
     at: datetime
+    reason: str = ""
     message: str = ""
+    registry: Notice | None = None
+    """What the registry is told of it (`told`)."""
+
+    @property
+    def identity(self) -> tuple[str, Result, datetime]:
+        """What stays, whatever becomes of its notice."""
+        return self.revision, self.result, self.at
+
+    def noted(self, notice: Notice | None) -> Outcome:
+        return msgspec.structs.replace(self, registry=notice)
 
 
 class Rejected(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -93,6 +107,7 @@ class Position(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Percent of stable's requests that are copied to the canary."""
     paused: bool = False
     """By a command."""
+    capacity: Capacity = Capacity()
 
     @property
     def sends_requests(self) -> bool:
@@ -178,9 +193,10 @@ class State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
         """With another position."""
         return self.changed(position=msgspec.structs.replace(self.position, **changes))
 
-    def with_outcome(self, role: Role, result: Result, now: datetime, message: str = "") -> State:
+    def with_outcome(self, role: Role, result: Result, now: datetime, why: Problem | None = None) -> State:
         """Newest first."""
-        outcome = Outcome(role.model_version, role.revision, result, now, message)
+        reason, message = (why.reason, why.message) if why else ("", "")
+        outcome = Outcome(role.model_version, role.revision, result, now, reason, message)
         return self.changed(history=(outcome, *self.history)[:MOST_OUTCOMES])
 
 
@@ -210,6 +226,7 @@ def read(status: Manifest) -> State:
         "routes": status.get("headerRoutes", ()),
         "shadow": status.get("shadow", {}).get("percent", 0),
         "paused": status.get("paused", False),
+        "capacity": status.get("capacity", {}),
     }
     return msgspec.convert(stored | {"position": position}, State)
 
@@ -226,5 +243,6 @@ def position_as_stored(state: State) -> Manifest:
         "canaryScale": at.scale,
         "headerRoutes": [msgspec.to_builtins(route) for route in at.routes] or None,
         "paused": at.paused or None,
+        "capacity": msgspec.to_builtins(at.capacity) or None,
     }
     return {name: value for name, value in stored.items() if value is not None}

@@ -7,16 +7,17 @@ from typing import Any
 
 import msgspec
 
-from moorage_operator.core import arm_status, checks, names, shadow, state, traffic
+from moorage_operator.core import arm_status, checks, gate, names, shadow, state, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.observed import Observed
+from moorage_operator.core.pins import Pin
 from moorage_operator.core.reasons import Reason
 from moorage_operator.core.state import Role
 from moorage_operator.core.waiting import WaitsFor
 
 
-def make(facts: Facts, found: list[Condition], digests: dict[str, str]) -> Manifest:
+def make(facts: Facts, found: list[Condition], pinned: dict[str, Pin]) -> Manifest:
     """`status` as it is stored. Equal facts give an equal status, so that an unchanged one is not written."""
     observed, after = facts.observed, facts.state
     ready = next(item for item in found if item.type == "Ready")
@@ -29,8 +30,8 @@ def make(facts: Facts, found: list[Condition], digests: dict[str, str]) -> Manif
         "message": ready.message,
         "url": url_of(facts),
         "model": model_of(facts),
-        "stable": _role(facts, stable, digests),
-        "canary": _role(facts, after.canary, digests),
+        "stable": _role(facts, stable, pinned),
+        "canary": _canary(facts, after.canary, pinned),
         "weights": _weights(facts),
         "experiment": arm_status.as_stored(facts),
         "shadow": shadow.as_stored(after, observed),
@@ -41,11 +42,11 @@ def make(facts: Facts, found: list[Condition], digests: dict[str, str]) -> Manif
         "history": _list(after.history),
         "command": msgspec.to_builtins(after.command) if after.command else None,
         "analysis": _list(after.analysis),
-        "measured": msgspec.to_builtins(after.measured) or None,
+        "measured": _plain(after.measured) or None,
         "undo": msgspec.to_builtins(after.undo) if after.undo else None,
         "conditions": [_stored(item, observed, facts.now) for item in found],
     }
-    return _as_given_back({name: value for name, value in status.items() if value is not None})
+    return {name: value for name, value in status.items() if value is not None}
 
 
 def make_invalid(observed: Observed, complaint: str, now: datetime) -> Manifest:
@@ -96,22 +97,27 @@ def model_of(facts: Facts) -> Manifest | None:
     } | ({"alias": model.alias} if model.alias else {})
 
 
-def _role(facts: Facts, role: Role | None, digests: dict[str, str]) -> Manifest | None:
+def _canary(facts: Facts, role: Role | None, pinned: dict[str, Pin]) -> Manifest | None:
+    stored, signature = _role(facts, role, pinned), gate.told(facts.state, facts.world)
+    return stored | {"signature": signature} if stored and signature else stored
+
+
+def _role(facts: Facts, role: Role | None, pinned: dict[str, Pin]) -> Manifest | None:
     if role is None:
         return None
-    digest = digests.get(role.revision, "")
+    digest = pinned[role.revision].digest if role.revision in pinned else ""
     stored: Manifest = msgspec.to_builtins(msgspec.structs.replace(role, digest=digest))
     return stored | {"readyReplicas": traffic.ready_pods(facts.observed, role.revision)}
 
 
-def _as_given_back(status: Manifest) -> Manifest:
-    """By the API server, lists in it included: a tuple is unequal to one, and would be written for ever."""
-    stored: Manifest = msgspec.json.decode(msgspec.json.encode(status))
-    return stored
-
-
 def _list(items: tuple[msgspec.Struct, ...]) -> list[Manifest] | None:
-    return [msgspec.to_builtins(item) for item in items] or None
+    return [_plain(item) for item in items] or None
+
+
+def _plain(item: msgspec.Struct) -> Manifest:
+    """With lists, as the API server gives it back: a tuple is unequal to one, and would be written for ever."""
+    plain: Manifest = msgspec.json.decode(msgspec.json.encode(item))
+    return plain
 
 
 def _weights(facts: Facts) -> Manifest | None:

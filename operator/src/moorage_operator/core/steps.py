@@ -23,7 +23,8 @@ from moorage_operator.core.waiting import Obstacle, WaitsFor, World
 
 def of(spec: Spec, state: State) -> tuple[Step, ...]:
     """All steps, taking over everything included. The first revision, and one that answered until just now, need no others."""
-    needs_none = state.stable is None or (state.canary and state.canary.is_back)
+    ends_first = state.position.capacity.stable_ended
+    needs_none = state.stable is None or ends_first or (state.canary and state.canary.is_back)
     return (*(() if needs_none else spec.rollout.all_steps), strategy.TO_THE_END)
 
 
@@ -67,7 +68,8 @@ def sized(state: State, world: World) -> State:
 
 def goal(state: State, spec: Spec) -> int:
     """The weight, in percent, that the canary must be able to carry now: what it has, or what the present step gives it."""
-    if state.stable is None or spec.rollout.strategy in ("blueGreen", "recreate"):
+    ends_first = state.position.capacity.stable_ended
+    if state.stable is None or ends_first or spec.rollout.strategy in ("blueGreen", "recreate"):
         return 100
     return max(state.position.weight, _present(state, spec).set_weight or 0)
 

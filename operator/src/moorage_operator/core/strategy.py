@@ -88,15 +88,25 @@ class Shadow(Struct, frozen=True):
     percent: int = 0
 
 
+class Rollback(Struct, frozen=True):
+    """What else happens when a version is put back by itself."""
+
+    move_alias_back: bool = False
+
+
 class Rollout(Struct, frozen=True):
     strategy: Literal["canary", "blueGreen", "recreate"] = "canary"
     steps: tuple[Step, ...] = ()
+    signature: Literal["compatible", "any"] = "compatible"
+    """Must callers of the stable version be able to use a new one?"""
     blue_green: BlueGreen = BlueGreen()
     analysis: Analysis | None = None
     shadow: Shadow = Shadow()
+    on_no_capacity: Literal["wait", "shrinkStable", "recreate"] = "wait"
     progress_deadline_seconds: int = 600
     scale_down_delay_seconds: int = 30
     abort_scale_down_delay_seconds: int = 30
+    rollback: Rollback = Rollback()
 
     @property
     def all_steps(self) -> tuple[Step, ...]:

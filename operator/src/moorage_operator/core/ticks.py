@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from moorage_operator.core.counted import Sample
 from moorage_operator.core.evidence import Tick
+from moorage_operator.core.guards import Pairs
 from moorage_operator.core.judgement import Guard
 
 STABLE, CANARY = "stable", "canary"
@@ -17,6 +19,8 @@ BAD_RPC = frozenset({"2", "4", "8", "10", "12", "13", "14", "15"})
 
 INFINITE = "+Inf"
 """The last edge of a histogram: all requests are below it."""
+
+_NUMBER = re.compile(r"[0-9]+([.][0-9]+)?(e-?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ def of_guard(guard: Guard, sample: Sample, arms: Arms, *, threshold: float | Non
         outcomes = [sample.count(None, "shadow", arms.canary, name) for name in ("agree", "disagree", "failed")]
         return Tick(sum(outcomes), outcomes[1] + outcomes[2], 0, 0)
     if guard.feedback:
-        of_canary, of_stable = (wrong(sample, arm, name) for arm, name in _arms(arms))
+        of_canary, of_stable = (wrong(sample, arm, name, arms) for arm, name in _arms(arms))
     elif guard.latency:
         of_canary, of_stable = (slow(sample, arm, name, threshold or 0.0, arms) for arm, name in _arms(arms))
     else:
@@ -61,24 +65,26 @@ def failed(sample: Sample, arm: str, revision: str, arms: Arms) -> tuple[int, in
 
 
 def slow(sample: Sample, arm: str, revision: str, seconds: float, arms: Arms) -> tuple[int, int]:
+    """None at all of a runtime that counts by other edges: its requests are neither fast nor slow."""
     marks = marks_of(arm, arms)
+    fast = frozenset(text for text, edge in edges(sample, revision).items() if edge == seconds)
+    if not fast:
+        return 0, 0
     requests = sample.count(revision, "seconds", marks, None, INFINITE)
-    fast = frozenset(edge for edge in edges(sample) if float(edge) == seconds)
     return requests, requests - sample.count(revision, "seconds", marks, None, fast)
 
 
-def wrong(sample: Sample, arm: str, revision: str) -> tuple[int, int]:
-    """By the revision that the prediction's id names, wherever the word on it arrived."""
-    marks = frozenset({arm, ""})
-    right, wrong = (sample.count(None, "feedback", revision, marks, verdict) for verdict in ("right", "wrong"))
-    return right + wrong, wrong
+def wrong(sample: Sample, arm: str, revision: str, arms: Arms) -> tuple[int, int]:
+    """By the revision and the arm that the prediction's id names, wherever the word on it arrived."""
+    marks = marks_of(arm, arms)
+    good, bad = (sample.count(None, "feedback", revision, marks, verdict) for verdict in ("right", "wrong"))
+    return good + bad, bad
 
 
-def pairs(sample: Sample, arms: Arms) -> tuple[int, int]:
+def pairs(sample: Sample, arms: Arms) -> Pairs:
     """The canary answered as the shadow of a request that stable answered."""
-    names = ("canary_wrong", "stable_wrong")
-    first, second = (sample.count(None, "pairs", arms.canary, name) for name in names)
-    return first, second
+    names = ("canary_wrong", "stable_wrong", "both_wrong")
+    return Pairs(*(sample.count(None, "pairs", arms.canary, name) for name in names))
 
 
 def marks_of(arm: str, arms: Arms) -> frozenset[str]:
@@ -86,5 +92,7 @@ def marks_of(arm: str, arms: Arms) -> frozenset[str]:
     return frozenset({arm}) if arms.by_haproxy else frozenset({"", "gateway"})
 
 
-def edges(sample: Sample) -> set[str]:
-    return {name[4] for name in sample.counts if len(name) == 5 and name[1] == "seconds"}
+def edges(sample: Sample, revision: str) -> dict[str, float]:
+    """The finite edges of a revision's histogram in seconds, by how they are written; what is no number is none."""
+    texts = {name[4] for name in sample.counts if len(name) == 5 and name[:2] == (revision, "seconds")}
+    return {text: float(text) for text in texts if _NUMBER.fullmatch(text)}

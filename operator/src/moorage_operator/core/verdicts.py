@@ -85,19 +85,19 @@ def _ticks(arm: Arm, stable: Role, sample: Sample, spec: Spec) -> Iterator[tuple
     sides = (arm.name, arm.revision), (ticks.STABLE, stable.revision)
     of_arm, of_stable = (ticks.failed(sample, name, revision, who) for name, revision in sides)
     yield ERRORS, Tick(*of_arm, *of_stable)
-    seconds = _threshold(spec, sample)
+    seconds = _threshold(spec, sample, stable)
     if seconds is not None:
         of_arm, of_stable = (ticks.slow(sample, name, revision, seconds, who) for name, revision in sides)
         yield SLOW, Tick(*of_arm, *of_stable)
-    of_arm, of_stable = (ticks.wrong(sample, name, revision) for name, revision in sides)
+    of_arm, of_stable = (ticks.wrong(sample, name, revision, who) for name, revision in sides)
     yield WRONG, Tick(*of_arm, *of_stable)
 
 
-def _threshold(spec: Spec, sample: Sample) -> float | None:
+def _threshold(spec: Spec, sample: Sample, stable: Role) -> float | None:
     """Of the first guard that names one, rounded up to an edge of the runtimes' histogram."""
     guards = spec.rollout.judged_by.guards
     named = [guard.latency.max_seconds for guard in guards if guard.latency and guard.latency.max_seconds is not None]
-    edges = [float(edge) for edge in ticks.edges(sample) - {ticks.INFINITE}]
+    edges = ticks.edges(sample, stable.revision).values()
     return min((edge for edge in edges if named and edge >= named[0]), default=None)
 
 

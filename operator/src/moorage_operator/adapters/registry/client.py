@@ -28,6 +28,8 @@ CHUNK = 2**16
 NOT_THERE_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"})
 """MLflow answers a missing alias and an impossible name with the last one."""
 
+CHANGE = "change this model: grant it EDIT in MLflow, or declare the registry with readOnly: true"
+
 
 class NotThere(Exception):
     """MLflow has nothing by the name that was asked for."""
@@ -66,7 +68,7 @@ class RegistryClient(RestStore):  # type: ignore[misc]  # mlflow ships no types
             raise self._unreachable(_why(error)) from error
         except Exception as error:
             raise self._unreachable("does not answer like MLflow: check its trackingURI") from error
-        raise self._refusal(status, body)
+        raise self._refusal(status, body, is_read=method == "GET")
 
     def _exchange(self, endpoint: str, method: str, arguments: dict[str, Any]) -> tuple[int, bytes]:
         response = http_request(
@@ -101,7 +103,7 @@ class RegistryClient(RestStore):  # type: ignore[misc]  # mlflow ships no types
             raise self._unreachable("did not answer in time")
         return left
 
-    def _refusal(self, status: int, body: bytes) -> Exception:
+    def _refusal(self, status: int, body: bytes, *, is_read: bool) -> Exception:
         if status == requests.codes.unauthorized:
             return errors.RegistryUnauthorized(
                 f"{self._registry} does not accept the operator's credentials: check the keys of its existingSecret"
@@ -111,9 +113,8 @@ class RegistryClient(RestStore):  # type: ignore[misc]  # mlflow ships no types
                 "refuses the host name of its trackingURI: start MLflow with --allowed-hosts and that name in it"
             )
         if status == requests.codes.forbidden:
-            return errors.RegistryUnauthorized(
-                f"{self._registry} forbids the operator's user to read this model: grant it READ in MLflow"
-            )
+            what = "read this model: grant it READ in MLflow" if is_read else CHANGE
+            return errors.RegistryUnauthorized(f"{self._registry} forbids the operator's user to {what}")
         if _error_code(body) in NOT_THERE_CODES:
             return NotThere()
         return self._unreachable(_status_text(status))

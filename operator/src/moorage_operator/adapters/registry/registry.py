@@ -1,4 +1,4 @@
-"""`ports.Registry` over one MLflow server: a question in, a checked answer or one of `errors.RegistryError` out.
+"""`ports.Registry` over one MLflow server: a question or a wish in, a checked answer or one of `errors.RegistryError` out.
 
 MLflow's client blocks, so it runs in threads of this registry's own: a hanging one holds up no other registry.
 """
@@ -9,14 +9,19 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
+
+from mlflow.entities.model_registry import ModelVersionTag
 
 from moorage_operator import errors
 from moorage_operator.adapters.registry import explain, sources, wording
 from moorage_operator.adapters.registry.client import NotThere, RegistryClient
 from moorage_operator.adapters.registry.declaration import RegistryDeclaration
 from moorage_operator.core.registry import ModelRef, ModelVersion
+
+T = TypeVar("T")
 
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{0,64}")
@@ -34,15 +39,33 @@ class MlflowRegistry:
         self._declaration = declaration
         self._deadline = deadline
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"registry-{declaration.name}")
+        # Apart from the questions: a write that hangs must not look like a registry that does not answer them.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"registry-{declaration.name}-writer")
         self._sources: OrderedDict[tuple[object, ...], str] = OrderedDict()
 
     async def resolve(self, model: ModelRef) -> ModelVersion:
         """The version that the reference names now; only a version in state READY is an answer."""
-        loop = asyncio.get_running_loop()
+        return await self._run(self._pool, lambda client: self._resolve(client, model))
+
+    async def set_tags(self, model: str, version: str, tags: Mapping[str, str | None]) -> None:
+        """Make these tags of a version so, in this order; None removes one. What is so already is not written."""
+        await self._run(self._writer, lambda client: self._set_tags(client, ModelRef(model, version=version), tags))
+
+    async def move_alias(self, model: str, alias: str, *, away_from: str, to: str) -> bool:
+        """Let the alias name version `to` if it names `away_from` now; whether it names `to` then."""
+        moving = ModelRef(model, alias=alias)
+        return await self._run(self._writer, lambda client: self._move(client, moving, away_from, to))
+
+    async def _run(self, pool: ThreadPoolExecutor, ask: Callable[[RegistryClient], T]) -> T:
+        """In a thread of the pool, until the deadline."""
         until = time.monotonic() + self._deadline
+
+        def work() -> T:
+            return ask(RegistryClient(self._declaration, deadline=until))
+
         try:
             async with asyncio.timeout(self._deadline):
-                return await loop.run_in_executor(self._pool, self._resolve, model, until)
+                return await asyncio.get_running_loop().run_in_executor(pool, work)
         except errors.RegistryError:
             raise
         except TimeoutError as error:
@@ -52,10 +75,10 @@ class MlflowRegistry:
 
     def close(self) -> None:
         """Start no further request. One that is under way ends by its own deadline."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._writer):
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _resolve(self, model: ModelRef, until: float) -> ModelVersion:
-        client = RegistryClient(self._declaration, deadline=until)
+    def _resolve(self, client: RegistryClient, model: ModelRef) -> ModelVersion:
         try:
             found = self._checked(_ask(client, model), model)
             source = self._source(client, found)
@@ -63,15 +86,46 @@ class MlflowRegistry:
             raise explain.missing(client, model, registry=self._declaration.name) from error
         return ModelVersion(model.name, found.version, found.run_id or "", source)
 
+    def _set_tags(self, client: RegistryClient, version: ModelRef, tags: Mapping[str, str | None]) -> None:
+        try:
+            present = self._the_same(_ask(client, version), version).tags
+            for key, value in tags.items():
+                if value is None and key in present:
+                    client.delete_model_version_tag(version.name, version.version, key)
+                elif value is not None and present.get(key) != value:
+                    client.set_model_version_tag(version.name, version.version, ModelVersionTag(key, value))
+        except NotThere as error:
+            raise explain.missing(client, version, registry=self._declaration.name) from error
+
+    def _move(self, client: RegistryClient, moving: ModelRef, away_from: str, to: str) -> bool:
+        try:
+            named = self._the_same(_ask(client, moving), moving).version
+        except NotThere:
+            return False
+        if named != away_from:
+            return bool(named == to)
+        try:
+            client.set_registered_model_alias(moving.name, moving.alias, to)
+        except NotThere as error:
+            missing = ModelRef(moving.name, version=to)
+            raise explain.missing(client, missing, registry=self._declaration.name) from error
+        return True
+
     def _checked(self, found: Any, model: ModelRef) -> Any:
         """The registry's description of a version, as soon as it may be believed."""
         if found.name != model.name and found.name.casefold() == model.name.casefold():
             raise explain.other_name(model.name, found.name, registry=self._declaration.name)
-        asked_for = found.name == model.name and model.version in {"", found.version}
-        if not (asked_for and VERSION.fullmatch(found.version) and RUN_ID.fullmatch(found.run_id or "")):
+        if not RUN_ID.fullmatch(self._the_same(found, model).run_id or ""):
             raise self._nonsense()
         if found.status != "READY":
             raise errors.VersionNotReady(_not_ready(model.name, found))
+        return found
+
+    def _the_same(self, found: Any, model: ModelRef) -> Any:
+        """It speaks of what it was asked for."""
+        asked_for = found.name == model.name and model.version in {"", found.version}
+        if not (asked_for and VERSION.fullmatch(found.version)):
+            raise self._nonsense()
         return found
 
     def _source(self, client: RegistryClient, found: Any) -> str:

@@ -1,0 +1,154 @@
+"""The signature gate in a whole small world: who can't be used by stable's callers never gets a request, and is told why."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+import world
+from moorage_operator.core import names
+from moorage_operator.core.kinds import CONFIG_MAP, EVENT
+from world import World
+
+SCHEMA = {"inputs": [["amount", "double"]], "outputs": [["score", "double"]]}
+WIDER = {"inputs": [["amount", "double"], ["note", "string?"]], "outputs": [["score", "double"], ["why", "string"]]}
+RENAMED = {"inputs": [["sum", "double"]], "outputs": [["score", "double"]]}
+OTHER = {"inputs": [["amount", "string"]], "outputs": []}
+TO_TESTERS = {"setHeaderRoute": {"name": "testers", "match": {"header": "x-group", "value": "beta"}}}
+STEPS: list[Any] = [TO_TESTERS, {"setWeight": 25}, {"pause": {}}]
+
+
+@pytest.fixture
+async def served() -> World:
+    """Version 3 answers, and tells its signature."""
+    made = World()
+    made.fates["3"] = world.fetched(SCHEMA)
+    made.move_alias("3")
+    made.apply(replicas=2, rollout={"steps": STEPS, "shadow": {"percent": 10}})
+    await made.settle()
+    return made
+
+
+async def follow(served: World, schema: dict[str, Any] | None, *, then: world.Fate = world.ready) -> None:
+    """Version 4, with that signature, becomes the wanted one."""
+    served.fates["4"] = world.fetched(schema, then=then)
+    served.move_alias("4")
+    await served.settle()
+
+
+def pin(served: World, version: str) -> dict[str, str]:
+    data: dict[str, str] = next(
+        item["data"] for item in served.all(CONFIG_MAP) if item["metadata"]["name"] == served.revision(version)
+    )
+    return data
+
+
+def told(served: World) -> list[str]:
+    return [item["note"] for item in served.all(EVENT) if item["reason"] == "SignaturePassedOver"]
+
+
+async def test_one_that_callers_can_not_use_is_put_back_before_anybody_gets_it(served: World) -> None:
+    await follow(served, OTHER)
+    why = (
+        "the signature is not compatible: input `amount` was double and is string; output `score` is gone; "
+        "set rollout.signature: any to go on all the same"
+    )
+    assert served.status["rejected"][0] | {"revision": ""} == {
+        "modelVersion": "4",
+        "revision": "",
+        "reason": "SignatureIncompatible",
+        "message": why,
+    }
+    assert why in served.message("Ready")
+    assert served.condition("Ready") == ("False", "RolledBack")
+    assert served.condition("Available") == ("True", "Serving")
+    assert not {"WeightSet", "RoutesSet"} & set(served.events()), "somebody got it"
+    assert "shadow" not in served.status
+    await served.pass_time(31)
+    assert served.counts() == {"3": 2, "4": 0}
+
+
+async def test_it_need_not_be_ready_for_that(served: World) -> None:
+    await follow(served, RENAMED, then=world.loading)
+    assert served.status["rejected"][0]["reason"] == "SignatureIncompatible"
+
+
+async def test_one_that_takes_and_gives_more_goes_on(served: World) -> None:
+    await follow(served, WIDER)
+    assert served.status["canary"]["signature"] == "compatible"
+    assert served.status["weights"]["applied"] == 25
+    assert not told(served)
+
+
+async def test_any_lets_it_through_and_says_so_once(served: World) -> None:
+    served.apply(rollout={"steps": STEPS, "signature": "any"})
+    await follow(served, RENAMED)
+    what = "not compatible: input `amount` is gone; input `sum` is new and required"
+    assert served.status["canary"]["signature"] == what
+    assert served.status["weights"]["applied"] == 25
+    await served.pass_time(400)
+    assert told(served) == [f"the signature of version 4 is {what}"]
+
+
+async def test_who_was_put_back_is_tried_again_when_any_is_set(served: World) -> None:
+    await follow(served, RENAMED)
+    served.apply(rollout={"steps": STEPS, "signature": "any"})
+    await served.settle()
+    assert "rejected" not in served.status
+    assert served.status["weights"]["applied"] == 25
+
+
+async def test_signatures_are_pinned_and_outlive_pods_and_the_operator(served: World) -> None:
+    assert json.loads(pin(served, "3")["signature"])["inputs"] == [["amount", "double"]]
+    served.fates["3"] = lambda: world.ready() | {"initContainerStatuses": []}
+    served.run_controllers()
+    served.restart()
+    await follow(served, RENAMED)
+    assert served.status["rejected"][0]["reason"] == "SignatureIncompatible"
+
+
+async def test_what_a_runtime_of_before_did_not_tell_is_not_judged(served: World) -> None:
+    await follow(served, None)
+    words = "not compared: the runtime of version 4 did not tell its signature"
+    assert served.status["canary"]["signature"] == words
+    assert served.status["weights"]["applied"] == 25
+    assert told(served) == [f"the signature of version 4 is {words}"]
+    assert "signature" not in pin(served, "4")
+
+
+async def test_one_that_is_too_large_may_only_be_the_same(served: World) -> None:
+    await follow(served, {})
+    assert "another one, and too large to be compared; set rollout" in served.status["rejected"][0]["message"]
+
+
+async def test_going_back_is_never_refused(served: World) -> None:
+    served.apply(rollout={"signature": "any"})
+    await follow(served, RENAMED)
+    await served.pass_time(31)
+    assert served.status["stable"]["modelVersion"] == "4"
+    served.apply(rollout={})
+    served.command(f"undo@{served.revision('3')}")
+    await served.settle()
+    assert served.status["stable"]["modelVersion"] == "3"
+
+
+async def test_the_alias_that_moves_back_at_once_is_not_refused(served: World) -> None:
+    served.apply(rollout={"signature": "any"})
+    await follow(served, RENAMED)
+    assert served.status["stable"]["modelVersion"] == "4"
+    served.apply(rollout={})
+    served.move_alias("3")
+    await served.settle()
+    assert served.status["stable"]["modelVersion"] == "3"
+    assert names.COMMAND not in served.message("Ready")
+
+
+@pytest.mark.parametrize("strategy", ["blueGreen", "recreate"])
+async def test_it_holds_for_every_strategy(served: World, strategy: str) -> None:
+    served.apply(rollout={"strategy": strategy})
+    await follow(served, RENAMED)
+    assert served.status["rejected"][0]["reason"] == "SignatureIncompatible"
+    assert served.traffic() == "3"
+    assert served.condition("Available") == ("True", "Serving")
