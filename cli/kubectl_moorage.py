@@ -142,10 +142,10 @@ class Kubectl:
 
 ANSI = re.compile(r"\x1b\[\d*m")
 COLOURS = {
-    **dict.fromkeys(("Healthy", "Promoted", "safe", "✓"), "32"),
+    **dict.fromkeys(("Healthy", "Promoted", "safe", "better", "✓"), "32"),
     **dict.fromkeys(("Progressing", "Paused", "Superseded", "▸"), "33"),
-    **dict.fromkeys(("Degraded", "RolledBack", "Aborted", "harm", "refused"), "31"),
-    **dict.fromkeys(("stable", "canary", "leaving", "steps", "guards", "rejected"), "1"),
+    **dict.fromkeys(("Degraded", "RolledBack", "Aborted", "harm", "worse", "refused"), "31"),
+    **dict.fromkeys(("stable", "canary", "leaving", "steps", "guards", "arms", "rejected"), "1"),
 }
 
 
@@ -284,6 +284,8 @@ def render(model: Object, pods: list[Object] | None, now: datetime, us: str = "k
         lines += ["", painted("steps"), *_steps(model, now)]
     if guards := status.get("analysis"):
         lines += ["", painted("guards"), *_guards(guards)]
+    if arms := status.get("experiment", {}).get("arms"):
+        lines += ["", painted("arms"), *_arms(arms, status.get("weights", {}))]
     if rejected := status.get("rejected"):
         told = [[item["revision"], f"{item.get('reason', '')}: {item.get('message', '')}"] for item in rejected]
         lines += ["", painted("rejected"), *aligned(told)]
@@ -328,7 +330,7 @@ def _model(model: Object) -> str:
 
 
 def _weight(weights: Object) -> str:
-    if not weights:
+    if "desired" not in weights:
         return ""
     applied = f"{weights['applied']} % applied" if "applied" in weights else "the routers do not agree"
     return f"{weights.get('desired', 0)} % desired, {applied}, {'verified' if weights.get('verified') else 'not verified yet'}"
@@ -363,12 +365,13 @@ def _row(kind: str, role: Object, status: Object, pods: list[Object] | None) -> 
 
 def _shares(status: Object) -> dict[str, str]:
     """Percent of the requests of each role, as the routers say."""
+    rest = 100 - sum(arm.get("applied", 0) for arm in status.get("weights", {}).get("arms", []))
     if not status.get("canary"):
-        return {"stable": "100 %"}
+        return {"stable": f"{rest} %"}
     if not status.get("stable"):
         return {}
     canary = status.get("weights", {}).get("applied")
-    numbers = ("?", "?") if canary is None else (100 - canary, canary)
+    numbers = ("?", "?") if canary is None else tuple(f"{rest * part / 100:g}" for part in (100 - canary, canary))
     return dict(zip(("stable", "canary"), (f"{number:>3} %" for number in numbers)))
 
 
@@ -413,6 +416,29 @@ def _steps(model: Object, now: datetime) -> list[str]:
         sign = "✓" if number < index else "▸" if number == index else ""
         rows.append([painted(sign), str(number + 1), words, begun if number == index else ""])
     return aligned(rows)
+
+
+def _arms(arms: list[Object], weights: Object) -> list[str]:
+    """Of the experiment; how each compares with stable, as odds ratios of a bad answer."""
+    held = {item["name"]: item for item in weights.get("arms", [])}
+    rows = [["ARM", "VERSION", "WEIGHT", "READY", "REQUESTS", "ERRORS", "COMPARED WITH STABLE"]]
+    for arm in arms:
+        weight = held.get(arm["name"], {})
+        applied = f"{weight.get('applied', '?')} %" + (
+            "" if weight.get("verified") else f" of {weight.get('desired', '?')} %"
+        )
+        ready = f"{arm.get('readyReplicas', 0)}/{arm.get('replicas', 0)}"
+        counts = [_number(arm.get(name, 0)) for name in ("requests", "errors")]
+        found = arm.get("problem") or "; ".join(map(_verdict, arm.get("verdicts", []))) or "nothing judged yet"
+        rows.append([str(arm["name"]), str(arm.get("modelVersion", "?")), applied, ready, *counts, found])
+    return aligned(rows)
+
+
+def _verdict(item: Object) -> str:
+    if "estimate" not in item:
+        return f"{item['metric']}: {item['verdict']}"
+    bounds = f"{item.get('low', 0):g} to {item['high']:g}" if "high" in item else f"{item.get('low', 0):g} or more"
+    return f"{item['metric']}: {painted(str(item['verdict']))}, {item['estimate']:g} ({bounds})"
 
 
 def _guards(guards: list[Object]) -> list[str]:
@@ -660,8 +686,8 @@ def _revision_of_logs(model: Object, options: argparse.Namespace) -> str:
 
 FIELDS = """
 spec: model!=object runtime=object resources=object replicas=integer autoscaling=object pod=object
-    minReadySeconds=integer service=object traffic=object rollout=object restartAt=string suspend=boolean
-    revisionHistoryLimit=integer
+    minReadySeconds=integer service=object traffic=object rollout=object experiment=object restartAt=string
+    suspend=boolean revisionHistoryLimit=integer
 spec.model: name!=string alias=string version=string registry=object
 spec.model.registry: name=string credentialsSecret=string
 spec.runtime: engine=auto|onnxruntime|torch|pyfunc device=auto|cpu|cuda image=string allowPickle=boolean env=list
@@ -709,6 +735,11 @@ spec.rollout.analysis.guards[].feedback: margin=number
 spec.rollout.analysis.guards[].prometheus: query!=string max=number min=number
 spec.rollout.shadow: percent=integer
 spec.rollout.rollback: moveAliasBack=boolean
+spec.experiment: winner=report|promote arms!=list
+spec.experiment.arms[]: name!=string model!=object weight!=integer replicas=integer resources=object match=object
+spec.experiment.arms[].model: alias=string version=string
+spec.experiment.arms[].resources: limits=object requests=object
+spec.experiment.arms[].match: header=string cookie=string value=string
 """
 """The fields below spec, made from the CRD by `make generate`: `name=type` or `name=value|value`, `!` where required; `*` allows others."""
 

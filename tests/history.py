@@ -28,6 +28,7 @@ from moorage_operator.core.kinds import (
     Manifest,
     Ref,
 )
+from moorage_operator.core.registry import ModelRef, ModelVersion
 from world import World
 
 VERSIONS = st.sampled_from(["1", "2", "3", "4"])
@@ -119,6 +120,8 @@ class History(RuleBasedStateMachine):
     @rule(router=st.sampled_from(["auto", "replicas"]))
     def choose_a_router(self, router: str) -> None:
         rollout = self._spec().get("rollout", {})
+        if router == "replicas":
+            self.world.apply(experiment=None)
         self.world.apply(
             traffic={"router": router}, rollout={} if router == "replicas" and _needs_router(rollout) else rollout
         )
@@ -251,6 +254,7 @@ class History(RuleBasedStateMachine):
         """
         spec, status = self.world.all(MODEL_DEPLOYMENT)[0]["spec"], self.world.status
         active = {status[role]["revision"] for role in ("stable", "canary") if role in status}
+        active |= self._arms(status)
         for leaving in status.get("leaving", ()):
             active.add(leaving["revision"])
             assert datetime.fromisoformat(leaving["scaleDownAt"]) > self.world.now
@@ -278,11 +282,28 @@ class History(RuleBasedStateMachine):
                 None if len(expected) > 1 else next(iter(expected))
             )
         else:
-            assert address["spec"]["selector"][names.APP_COMPONENT] == names.ROUTER
+            assert address["spec"]["selector"].get(names.APP_COMPONENT) == names.ROUTER
             assert all(shares == expected for shares in self.world.agents.shares())
             assert self._matches() == self._routes(status)
         kept = {key for key in address["metadata"].get("annotations", {}) if not key.startswith("moorage.dev/")}
         assert kept == spec.get("service", {}).get("annotations", {}).keys()
+
+    def _arms(self, status: Manifest) -> set[str]:
+        """Revisions that arms of an experiment have, each as the routers hold it; who has pods that are ready has its weight."""
+        arms = status.get("experiment", {}).get("arms", [])
+        assert "stable" not in status or {arm["name"] for arm in arms} == {
+            arm["name"] for arm in self._spec().get("experiment", {}).get("arms", ())
+        }
+        for held in self._held():
+            for arm in arms:
+                assert held.arms[arm["name"]].revision == arm["revision"]
+                assert held.arms[arm["name"]].weight == 100 * arm.get("weight", 0)
+        versions = [version for arm in arms for version in (arm, arm.get("next"))]
+        return {version["revision"] for version in versions if version}
+
+    def _held(self) -> list[routing.Held]:
+        found = [routing.held(state, world.KEY.name) for state in self.world.agents.states.values()]
+        return [held for held in found if held]
 
     def _all_is_told(self) -> None:
         """Nothing is left to tell the registry, and the tags of each version are those of its last outcome."""
@@ -370,10 +391,10 @@ class History(RuleBasedStateMachine):
         self.testers_get_a_canary_only_when_it_has_ready_pods()
 
     def _pass(self) -> None:
-        before, spec = self.world.counts(), self.world.all(MODEL_DEPLOYMENT)[0]["spec"]
+        before, spec = self._counts(), self._spec()
         with contextlib.suppress(errors.ClusterError):
             asyncio.run(self.world.reconcile())
-        stable = self.world.status.get("stable", {}).get("modelVersion")
+        stable = self.world.status.get("stable", {}).get("revision")
         capacity = self.world.status.get("capacity", {})
         ends_first = spec.get("rollout", {}).get("strategy") == "recreate" or capacity.get("stableEnded")
         if stable in before and "autoscaling" not in spec and not ends_first:
@@ -383,7 +404,7 @@ class History(RuleBasedStateMachine):
             carries = min(
                 before[stable], max(-(-spec.get("replicas", 1) * share // 100), min(spec.get("replicas", 1), 1))
             )
-            assert self.world.counts()[stable] >= carries, "stable has fewer pods than it needs"
+            assert self._counts()[stable] >= carries, "stable has fewer pods than it needs"
         if not self.world.deaf:
             self._callers_can_use_what_they_get()
 
@@ -395,6 +416,10 @@ class History(RuleBasedStateMachine):
         pins = {item["metadata"]["name"]: item["data"].get("signature", "") for item in self.world.all(CONFIG_MAP)}
         found = {pins.get(status[role]["revision"], "") for role in ("stable", "canary")} - {""}
         assert len(found) < 2, "they get a version with another signature"
+
+    def _counts(self) -> dict[str, int]:
+        """Pods by revision: two of them may have the same model version."""
+        return {item["metadata"]["name"]: item["spec"]["replicas"] for item in self.world.of_models(DEPLOYMENT)}
 
     def _push_on(self) -> bool:
         """Take away whatever keeps the champion from being stable; False if there is nothing."""
@@ -415,6 +440,23 @@ class History(RuleBasedStateMachine):
 
     def _ready(self, revision: str) -> int:
         return self.world.ready_pods(revision)
+
+
+class Experimenting(History):
+    """The same, with arms of an experiment that come, change and go."""
+
+    @rule(weights=st.lists(st.sampled_from([0, 10, 40]), max_size=2), version=VERSIONS)
+    def change_the_experiment(self, weights: list[int], version: str) -> None:
+        """The API server lets none through without a router of ours."""
+        self.world.registry[ModelRef("detector", alias="arm-0")] = ModelVersion("detector", version, "run", "s3://m")
+        self.world.registry[ModelRef("detector", alias="arm-1")] = ModelVersion("detector", "4", "run-4", "s3://m")
+        names_ = [f"arm-{number}" for number in range(len(weights))]
+        arms = [
+            {"name": name, "model": {"alias": name}, "weight": weight}
+            for name, weight in zip(names_, weights, strict=True)
+        ]
+        if self._spec().get("traffic", {}).get("router") != "replicas":
+            self.world.apply(experiment={"arms": arms} if arms else None)
 
 
 def _needs_router(rollout: dict[str, Any]) -> bool:

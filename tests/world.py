@@ -167,8 +167,11 @@ class FakeAgents:
         return [{name: share / 100 for name, share in item.shares.items() if share} for item in held if item]
 
     def _seen(self, row: Manifest) -> Manifest:
+        arms = row.get("arms", [])
         revisions = [row["stable"], *([row["canary"]["revision"]] if "canary" in row else [])]
+        revisions += [arm["revision"] for arm in arms]
         matches = [match | {"revision": row["canary"]["revision"]} for match in row.get("matches", ())]
+        matches += [arm["match"] | {"arm": arm["name"], "revision": arm["revision"]} for arm in arms if "match" in arm]
         found = row | {"endpoints": {revision: self.world.ready_pods(revision) for revision in revisions}}
         if "shadow" in row:
             found["shadow"] = row["shadow"] | {"weight": 100 * row["shadow"]["percent"]}

@@ -42,6 +42,31 @@ def test_one_that_is_healthy() -> None:
     """)
 
 
+def test_an_experiment_has_a_line_for_each_arm() -> None:
+    judged = {"metric": "errors", "verdict": "worse", "estimate": 2.5, "low": 1.4}
+    arms = [
+        {"name": "challenger", "modelVersion": "8", "readyReplicas": 2, "replicas": 2, "requests": 90, "errors": 9,
+         "verdicts": [judged, {"metric": "wrong", "verdict": "noDifferenceShown"}]},
+        {"name": "rival", "problem": "no such alias"},
+    ]  # fmt: skip
+    weights = [
+        {"name": "challenger", "desired": 20, "applied": 20, "verified": True},
+        {"name": "rival", "desired": 5, "applied": 0, "verified": False},
+    ]
+    shown = page(a_model(experiment={"arms": arms}, weights={"arms": weights}))
+    assert shown.split("100 %")[0] == shown
+    assert shown.endswith(
+        text("""
+          └─ stable  fraud-v7-11aa22bb  version 7  4/4 ready  80 %
+
+          arms
+            ARM         VERSION  WEIGHT      READY  REQUESTS  ERRORS  COMPARED WITH STABLE
+            challenger  8        20 %        2/2    90        9       errors: worse, 2.5 (1.4 or more); wrong: noDifferenceShown
+            rival       ?        0 % of 5 %  0/0    0         0       no such alias
+        """)
+    )
+
+
 def test_one_in_the_middle_of_a_rollout() -> None:
     waiting = {"containerStatuses": [{"restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}
     pods = [*PODS, a_pod(CANARY), a_pod(CANARY, 1, ready=False, **waiting), a_pod(BEFORE)]

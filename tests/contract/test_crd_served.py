@@ -56,6 +56,13 @@ def a_model_with_steps(*steps: Object, **spec: Any) -> Object:
     return a_model(rollout={"steps": list(steps)}, **spec)
 
 
+AN_ARM = {"name": "challenger", "model": {"alias": "challenger"}, "weight": 10}
+
+
+def a_model_with_arms(*arms: Object) -> Object:
+    return a_model(experiment={"arms": [AN_ARM | arm for arm in arms]})
+
+
 def kubectl(api: Api, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """As `api.kubectl`, for calls that may be refused."""
     program = shutil.which("kubectl", path=api.path) or "kubectl"
@@ -213,6 +220,32 @@ REFUSED = {
         a_model(rollout={"shadow": {"percent": 10}}, traffic=BY_PODS),
         "router replicas knows no requests, only connections: rollout.shadow needs router haproxy",
     ),
+    "experiment without a router": (
+        a_model(experiment={"arms": [AN_ARM]}, traffic=BY_PODS),
+        "router replicas knows no requests, only connections: spec.experiment needs router haproxy",
+    ),
+    "experiment without an arm": (a_model(experiment={"arms": []}), "should have at least 1 items"),
+    "more than four arms": (a_model_with_arms(*({"name": f"a{number}"} for number in range(5))), "must have at most 4 items"),
+    "two arms of one name": (a_model_with_arms({}, {}), "Duplicate value"),
+    "arms that leave nothing": (
+        a_model_with_arms({"weight": 50}, {"name": "rival", "weight": 50}),
+        "the weights of spec.experiment.arms add up to more than 99",
+    ),
+    "arm with alias and version": (
+        a_model_with_arms({"model": {"alias": "a", "version": "1"}}),
+        "set exactly one of alias (follows the alias when it moves) and version (stays on that version) of an arm's model",
+    ),
+    "arm without a model": (a_model_with_arms({"model": {}}), "set exactly one of alias"),
+    "arm with the name of a role": (a_model_with_arms({"name": "canary"}), "choose another name for the arm"),
+    "arm with the name of a match": (a_model_with_arms({"name": "a-match"}), "choose another name for the arm"),
+    "match of an arm without a value": (
+        a_model_with_arms({"match": {"header": "x-group"}}),
+        "the match of an arm has a header or a cookie, and the value that it must have",
+    ),
+    "match of an arm by the router's header": (
+        a_model_with_arms({"match": {"header": "X-Moorage-Arm", "value": "b"}}),
+        "headers that start with x-moorage- are set by the router itself",
+    ),
     "shadow of more than all": (a_model(rollout={"shadow": {"percent": 101}}), "should be less than or equal to 100"),
     "two keys": (
         a_model(traffic={"stickiness": {"header": "x-user", "cookie": "user"}}),
@@ -273,6 +306,11 @@ ACCEPTED = {
         {"setHeaderRoute": {"name": "staff", "match": {}}},
     ),
     "as many routes as there may be": a_model_with_steps(*[TO_TESTERS] * 32),
+    "an experiment": a_model_with_arms(
+        {"match": {"header": "x-group", "value": "beta"}, "replicas": 1, "resources": {"limits": {"cpu": 1}}},
+        {"name": "rival", "model": {"version": "3"}, "weight": 89},
+    ),
+    "arms for testers alone": a_model_with_arms({"weight": 0, "match": {"cookie": "staff", "value": "yes"}}),
     "a shadow": a_model(rollout={"shadow": {"percent": 10}}),
     "no shadow by pods": a_model(rollout={"shadow": {"percent": 0}}, traffic=BY_PODS),
     "steps": a_model_with_steps(

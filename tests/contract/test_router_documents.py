@@ -16,11 +16,22 @@ from moorage_operator.core.header_routes import Route
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.router_plan import AGENT_PORT, METRICS_PORT
 from moorage_operator.core.state import Position, Role, State
+from moorage_operator.core.strategy import Match
+from moorage_operator.core.trial import NEXT, Arm, Experiment, Version
 from moorage_operator.router import report, settings, table
 
 BETA = Route("testers", 'it\'s a "beta"', header="X-Group")
 STAFF = Route("staff", "yes", cookie="staff")
 STABLE, CANARY = Role("fraud-v3-11111111", "3"), Role("fraud-v4-22222222", "4", salt="a1b2c3d4")
+
+ARMS = Experiment(
+    (
+        Arm("challenger", "fraud-v5-33333333", "5", 20, match=Match(header="X-Group", value='it\'s a "beta"')),
+        Arm("0", "fraud-v6-44444444", "6", 79, match=Match(cookie="staff", value="yes")),
+        Arm("the-same", "fraud-v3-11111111", "3", 0, next=Version("fraud-v7-55555555", "7")),
+        Arm("a" * 40),
+    )
+)
 
 
 def row(state: State, **traffic: Any) -> Manifest | None:
@@ -36,6 +47,10 @@ ROWS = {
     "a canary with everything": row(State(stable=STABLE, canary=CANARY, position=Position(weight=100))),
     "header routes": row(State(stable=STABLE, canary=CANARY, position=Position(routes=(BETA, STAFF)))),
     "a shadow": row(State(stable=STABLE, canary=CANARY, position=Position(shadow=100))),
+    "arms": row(State(stable=STABLE, experiment=ARMS)),
+    "arms beside a canary": row(State(stable=STABLE, canary=CANARY, position=Position(weight=25), experiment=ARMS)),
+    "arms that have no revision yet": row(State(stable=STABLE, experiment=Experiment((Arm("challenger"),)))),
+    "arms before there is a stable revision": row(State(canary=CANARY, experiment=ARMS)),
     "a key in a header": row(State(stable=STABLE), stickiness={"header": "X-User.id_1"}),
     "a key in a cookie": row(State(stable=STABLE), stickiness={"cookie": "session"}),
 }
@@ -61,6 +76,22 @@ def test_routes_and_shadows_are_the_canarys() -> None:
     assert (model.shadow.revision, model.shadow.weight) == (CANARY.revision, 1000)
 
 
+def test_arms_keep_their_places_and_what_takes_one_over_comes_last_with_nothing() -> None:
+    made = row(State(stable=STABLE, canary=CANARY, position=Position(weight=25), experiment=ARMS))
+    model = table.parse(routing.data(routing.Ports(), {"fraud": made or {}})[routing.TABLE]).models["fraud"]
+    assert [(arm.name, arm.revision, arm.weight) for arm in model.arms] == [
+        ("challenger", "fraud-v5-33333333", 2000),
+        ("0", "fraud-v6-44444444", 7900),
+        ("the-same", "fraud-v3-11111111", 0),
+        ("the-same-next", "fraud-v7-55555555", 0),
+    ]
+    assert [(arm, condition.header or condition.cookie) for arm, condition in model.conditions()] == [
+        ("challenger", "X-Group"),
+        ("0", "staff"),
+    ]
+    assert model.salt == "experiment"
+
+
 def test_the_bounds_of_the_crd_are_those_of_the_agent() -> None:
     crd = yaml.safe_load((documents.REPOSITORY / "crds/modeldeployments.moorage.dev.yaml").read_text())
     rollout = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["rollout"]
@@ -70,6 +101,29 @@ def test_the_bounds_of_the_crd_are_those_of_the_agent() -> None:
     for name in ("x", "X-Group.id_1", "h" * 127, "", "h" * 128, "x group", "-x", "x:y", "x\n"):
         _same(match["header"], name, Route("r", "v", header=name))
         _same(match["cookie"], name, Route("r", "v", cookie=name))
+
+
+def test_no_arm_of_the_crd_has_a_name_that_the_router_refuses() -> None:
+    crd = yaml.safe_load((documents.REPOSITORY / "crds/modeldeployments.moorage.dev.yaml").read_text())
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    arm = spec["experiment"]["properties"]["arms"]["items"]
+    assert all(f"'{name}'" in arm["x-kubernetes-validations"][0]["rule"] for name in table.RESERVED_ARMS)
+    assert f"'{table.MATCH_SUFFIX}'" in arm["x-kubernetes-validations"][0]["rule"]
+    assert f"'{NEXT}'" in arm["x-kubernetes-validations"][0]["rule"]
+    steps = spec["rollout"]["properties"]["steps"]["items"]["properties"]
+    of_step, of_arm = (
+        item["match"]["properties"] for item in (steps["setHeaderRoute"]["properties"], arm["properties"])
+    )
+    assert of_step == of_arm
+    for name in ("a", "0", "a-b", "a" * 40, "", "-a", "a-", "A", "a_b", "a.b"):
+        fits = len(name) <= 40 and re.search(arm["properties"]["name"]["pattern"].replace("$", r"\Z"), name) is not None
+        made = row(State(stable=STABLE, experiment=Experiment((Arm(name, STABLE.revision, "3"),))))
+        try:
+            table.parse(routing.data(routing.Ports(), {"fraud": made or {}})[routing.TABLE])
+            taken = True
+        except errors.TableRefused:
+            taken = False
+        assert fits == taken, name
 
 
 def _same(schema: Manifest, text: str, route: Route) -> None:
@@ -99,15 +153,18 @@ def test_the_operator_reads_what_the_agent_answers() -> None:
         counters={"stable": counters},
         matches=(
             report.MatchState(arm="canary", revision="fraud-v4-22222222", value="beta", header="x-group", cookie=""),
+            report.MatchState(arm="challenger", revision="fraud-v5-33333333", value="yes", header="", cookie="staff"),
         ),
         shadow=report.ShadowState(revision="fraud-v4-22222222", weight=1000),
     )
     answer = msgspec.json.encode(report.State(started_at="now", resource_version="7", models={"fraud": model}))
     state = msgspec.json.decode(answer, type=routing.AgentState)
     held = routing.held(state, "fraud")
+    testers = routing.Match("fraud-v5-33333333", "yes", cookie="staff")
     assert state.resource_version == "7"
     assert held
-    assert held.shares == {"fraud-v3-11111111": 6000, "fraud-v5-33333333": 2000, "fraud-v4-22222222": 2000}
+    assert held.shares == {"fraud-v3-11111111": 7500, "fraud-v4-22222222": 2500}
+    assert held.arms == {"challenger": routing.HeldArm("fraud-v5-33333333", 2000, frozenset([testers]))}
     assert held.endpoints == {"fraud-v3-11111111": 3, "fraud-v4-22222222": 2}
     assert held.port == 10000
     assert held.matches == {routing.Match("fraud-v4-22222222", "beta", header="x-group")}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from history import History
+from history import Experimenting, History
 from moorage_operator import errors
 from moorage_operator.core import compare, plan, resources, rollout, sizing, state, steps, told
 
@@ -23,6 +23,9 @@ TestHistory.settings = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+
+TestExperimenting = Experimenting.TestCase
+TestExperimenting.settings = TestHistory.settings
 
 
 def address_of_the_first(make: Any) -> Any:

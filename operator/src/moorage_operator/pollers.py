@@ -84,8 +84,8 @@ class Pollers:
     def _references(self, registry: str) -> Iterator[tuple[Key, ModelRef]]:
         for key, manifest in self._index.model_deployments():
             try:
-                model = msgspec.convert(manifest["spec"]["model"], spec.Model)
+                name, refs = spec.references(manifest)
             except msgspec.ValidationError:
                 continue  # reconciling says so in its status
-            if model.registry.name == registry:
-                yield key, model.ref
+            if name == registry:
+                yield from ((key, ref) for ref in refs)

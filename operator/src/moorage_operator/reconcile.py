@@ -30,6 +30,7 @@ from moorage_operator.core.names import Key
 from moorage_operator.core.observed import Answer, Observed
 from moorage_operator.core.platform import Platform
 from moorage_operator.core.reasons import Reason
+from moorage_operator.core.registry import ModelRef
 from moorage_operator.core.spec import Spec
 from moorage_operator.index import Index
 
@@ -144,7 +145,7 @@ class Reconciler:
                 break
             wanted = spec.parse(manifest)
             answer = self._answers.answer(wanted.model.registry.name, wanted.model.ref)
-            observed = self._observe(key, manifest, answer, looked.held)
+            observed = replace(self._observe(key, manifest, answer, looked.held), answers=self._answers_of_arms(wanted))
             decision = decide.decide(wanted, observed, self._platform, now)
             unseen = {item.ref for item in decision.actions if isinstance(item, Apply) and not item.uid} - looked.free
             if decide.is_momentous(observed, decision) and not looked.at_all:
@@ -155,6 +156,10 @@ class Reconciler:
             else:
                 return wanted, observed, decision
         raise errors.Conflict(f"{key} changes faster than it can be read")
+
+    def _answers_of_arms(self, wanted: Spec) -> dict[ModelRef, Answer]:
+        found = {ref: self._answers.answer(wanted.model.registry.name, ref) for ref in map(wanted.ref_of, wanted.arms)}
+        return {ref: answer for ref, answer in found.items() if answer}
 
     def _observe(self, key: Key, manifest: Manifest, answer: Answer | None, held: dict[Ref, str]) -> Observed:
         """The world as the index has it. A child that another owner holds is a taken name, whatever its labels say."""

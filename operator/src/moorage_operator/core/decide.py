@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from moorage_operator.core import (
+    arm_revisions,
+    arm_routing,
     checks,
     commands,
     conditions,
@@ -21,6 +24,8 @@ from moorage_operator.core import (
     steps,
     told,
     traffic,
+    verdicts,
+    winner,
 )
 from moorage_operator.core.actions import Action, Apply, Decision, Delete
 from moorage_operator.core.facts import Facts
@@ -45,16 +50,19 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     """What to write now, what to say, and when to look again. `now` has whole seconds and a time zone."""
     version, problem = resolve(spec, observed, platform)
     known = known_revisions(spec, observed, version)
-    wanted = wanted_revision(spec, observed, platform, known, version)
-    before = state.read(observed.status)
+    named = revisions.chosen(observed.owner, spec, version, known=known, platform=platform) if version else None
     world = World(spec, observed, traffic.routed(observed), now)
+    before = state.read(observed.status)
+    current, wanted = winner.wanted(before, named, world, known=known, platform=platform)
     is_held = spec.suspend or (observed.answer is None and not (problem and problem.reason in _NOT_ASKED))
-    heard = before if is_held else commands.obey(observed.command, before, world, wanted=_name(wanted), kept=known)
+    heard = current if is_held else commands.obey(observed.command, current, world, wanted=_name(wanted), kept=known)
     heard, wanted = _undone(heard, wanted, known)
     target = Wanted(wanted.name, wanted.model.version) if wanted and _may_proceed(problem) else None
-    progress = _held(before, world) if is_held else rollout.advance(heard, target, world)
     if wanted:
         known.setdefault(wanted.name, wanted)
+    progress = _held(current, world) if is_held else rollout.advance(heard, target, world)
+    if not is_held and not (problem and problem.reason in _NOT_ASKED):
+        progress = replace(progress, state=arm_revisions.advance(progress.state, _name(named), known, platform, world))
     facts = Facts(world, progress, version, problem, _name(wanted))
     after = told.noted(before, facts, known, platform)
     facts = replace(facts, progress=replace(progress, state=after))
@@ -64,13 +72,14 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     programmed = next(item for item in found if item.type == "TrafficProgrammed")
     obstacle = progress.obstacle
     awaits = not programmed.is_true or (obstacle is not None and obstacle.waits_for is WaitsFor.ROUTERS)
+    awaits = awaits or not arm_routing.is_programmed(observed, after)
     return Decision(
         actions,
         status.make(facts, found, pinned),
         tuple(events.of_pass(before, facts, found, actions)),
         _look_again_at(progress, world),
         awaits_routers=awaits and spec.traffic.by_haproxy,
-        measure=None if is_held else judging.measure(after, obstacle, world),
+        measure=None if is_held else verdicts.measure(after, judging.measure(after, obstacle, world)),
         errands=() if is_held else told.errands(after, observed.owner, platform),
     )
 
@@ -101,10 +110,12 @@ def is_momentous(observed: Observed, decision: Decision) -> bool:
     return moves or any(isinstance(action, Delete) or _scales_to_zero(observed, action) for action in decision.actions)
 
 
-def _traffic_in(status: Manifest) -> tuple[str | None, str | None, int, list[Manifest], Manifest]:
+def _traffic_in(status: Manifest) -> tuple[Any, ...]:
     stable, canary = (status.get(role, {}).get("revision") for role in ("stable", "canary"))
     weight, routes = status.get("weights", {}).get("desired", 0), status.get("headerRoutes", [])
-    return stable, canary if weight or routes else None, weight, routes, status.get("capacity", {})
+    arms = status.get("experiment", {}).get("arms", [])
+    by_arm = [(arm["name"], arm["revision"], arm.get("weight"), arm.get("match")) for arm in arms if "revision" in arm]
+    return stable, canary if weight or routes else None, weight, routes, status.get("capacity", {}), by_arm
 
 
 def resolve(spec: Spec, observed: Observed, platform: Platform) -> tuple[ModelVersion | None, Problem | None]:
@@ -136,20 +147,8 @@ def known_revisions(spec: Spec, observed: Observed, version: ModelVersion | None
             model = ModelVersion(spec.model.name, role.model_version, "", "")
             if version and version.version == role.model_version:
                 model = version
-            known[role.revision] = revisions.from_deployment(deployment, model, number=_next_number(known))
+            known[role.revision] = revisions.from_deployment(deployment, model, number=revisions.next_number(known))
     return known
-
-
-def wanted_revision(
-    spec: Spec, observed: Observed, platform: Platform, known: dict[str, Revision], version: ModelVersion | None
-) -> Revision | None:
-    """The revision for spec and version: the frozen one if it was made before, else a new one with today's defaults."""
-    if version is None:
-        return None
-    name = revisions.name_of(observed.owner, spec, version)
-    if name in known:
-        return known[name]
-    return revisions.make(observed.owner, spec, version, number=_next_number(known), platform=platform)
 
 
 def _may_proceed(problem: Problem | None) -> bool:
@@ -177,10 +176,6 @@ def _said_before(spec: Spec, observed: Observed, known: ModelVersion | None) -> 
     if is_current and before["status"] != "True" and before["reason"] in Reason.__members__.values():
         return Problem(Reason(before["reason"]), before["message"])
     return Problem(Reason.RESOLVING, f"asking the registry {spec.model.registry.name} for {spec.model.ref}")
-
-
-def _next_number(known: dict[str, Revision]) -> int:
-    return max((revision.number for revision in known.values()), default=0) + 1
 
 
 def _look_again_at(progress: Progress, world: World) -> datetime | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from moorage_operator.core import checks, conditions, gate, header_routes, names, no_capacity, status, told
+from moorage_operator.core import arm_status, checks, conditions, gate, header_routes, names, no_capacity, status, told
 from moorage_operator.core.actions import Action, Apply, Event, RestoreTemplate
 from moorage_operator.core.compare import describe_difference, was_applied
 from moorage_operator.core.facts import Condition, Facts
@@ -43,6 +43,7 @@ def of_pass(before: State, facts: Facts, found: list[Condition], actions: Iterab
     """`before` is the state that the last pass left, `found` and `actions` are what this one makes of it."""
     yield from _of_command(before, facts.state)
     yield from _of_roles(before, facts.state)
+    yield from arm_status.events(before, facts.state)
     yield from _of_signature(facts)
     yield from told.events(before, facts.state)
     yield from _of_drift(facts.observed, actions)

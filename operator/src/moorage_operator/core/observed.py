@@ -10,7 +10,7 @@ from moorage_operator.core.counted import Sample
 from moorage_operator.core.kinds import CONTROLLER_REVISION, DEPLOYMENT, Kind, Manifest, Ref
 from moorage_operator.core.notices import Errand, Report
 from moorage_operator.core.reasons import Problem
-from moorage_operator.core.registry import ModelVersion
+from moorage_operator.core.registry import ModelRef, ModelVersion
 from moorage_operator.core.routing import RouterView
 
 
@@ -35,6 +35,8 @@ class Observed:
     router: RouterView = field(default_factory=RouterView)
     """The namespace's router, as far as this ModelDeployment goes."""
     answer: Answer | None = None
+    answers: Mapping[ModelRef, Answer] = field(default_factory=dict)
+    """About the models of the arms, as far as there are any."""
     sample: Sample | None = None
     """What routers and runtimes have counted since the last look, if a rollout is judged by it."""
     reports: Mapping[Errand, Report] = field(default_factory=dict)

@@ -37,16 +37,25 @@ class Plan:
     pins: dict[str, Pin]
 
     def actions(self) -> tuple[Action, ...]:
-        """All writes, in order: switch the address, because what takes over is ready by then; build up; take down."""
+        """All writes, in order: switch the address, because what takes over is ready by then; build up; take down. Arms of an experiment
+        come last: nothing else waits for what the API server has against one of them."""
         has_address = self.observed.child(SERVICE, self.observed.owner.name) is not None
         switch = address.actions(self.spec, self.observed, self.state)
         up = (*switch, *self._build_up()) if has_address else (*self._build_up(), *switch)
-        return (*up, *self._retire(), *self._forget())
+        return (*up, *self._retire(), *self._forget(), *self._build_arms())
 
     def _build_up(self) -> Iterator[Action]:
         for role in self.state.roles:
-            if role.revision in self.revisions:
+            if role.revision in self.revisions and not self._is_arm(role):
                 yield from self._revision(role)
+
+    def _build_arms(self) -> Iterator[Action]:
+        for role in self.state.roles:
+            if role.revision in self.revisions and self._is_arm(role):
+                yield from self._revision(role)
+
+    def _is_arm(self, role: Role) -> bool:
+        return role not in (self.state.stable, self.state.canary, *self.state.leaving)
 
     def _revision(self, role: Role) -> Iterator[Action]:
         revision = self.revisions[role.revision]
@@ -65,7 +74,7 @@ class Plan:
 
     def _deployment(self, role: Role, revision: Revision) -> Iterator[Action]:
         """The Deployment and its autoscaler: `replicas` changes hands without ever falling to the default of 1."""
-        if self.spec.autoscaling is None:
+        if self.spec.autoscaling is None or self._has_fixed_count(role):
             yield from writes.hold(
                 self.observed,
                 self._make_deployment(revision, replicas=self._fixed_count(role), track=self._track(role)),
@@ -88,6 +97,11 @@ class Plan:
             yield from writes.hold(self.observed, deployment)
         yield from writes.hold(self.observed, self._make_autoscaler(self.spec.autoscaling, role, revision))
 
+    def _has_fixed_count(self, role: Role) -> bool:
+        """Beside an autoscaler: that of an arm, and of what was one until just now."""
+        was_arm = role in self.state.leaving and self.observed.child(AUTOSCALER, role.revision) is None
+        return self._is_arm(role) or was_arm
+
     def _make_autoscaler(self, scaling: Autoscaling, role: Role, revision: Revision) -> Manifest:
         minimum = max(scaling.min_replicas, role.replicas)
         may_shrink = not (self.state.leaving or (self.state.stable and self.state.canary))
@@ -109,12 +123,16 @@ class Plan:
         """A revision that has just handed over keeps what it has, whatever the spec says by now."""
         if role in self.state.leaving:
             return self.observed.replicas(role.revision)
-        return role.replicas if role is self.state.canary else no_capacity.stable_pods(self.state, self.spec)
+        if role is self.state.canary:
+            return role.replicas + self.state.experiment.pods(role.revision)
+        return role.replicas if self._is_arm(role) else no_capacity.stable_pods(self.state, self.spec)
 
     def _track(self, role: Role) -> str:
         """A first revision has the address from the beginning: it is no canary to anything, and need not be written again later."""
         if role is self.state.stable or (role is self.state.canary and not self.state.stable):
             return "stable"
+        if self._is_arm(role):
+            return self.state.experiment.of(role.revision)[0].name
         return "canary" if role is self.state.canary else ""
 
     def _must_wait(self, role: Role) -> bool:
@@ -124,11 +142,15 @@ class Plan:
         return any(pod["metadata"]["labels"].get(names.REVISION) == stable.revision for pod in self.observed.pods)
 
     def _ends_first(self, role: Role) -> bool:
-        return role is not self.state.canary and rollout.stable_must_end_first(self.state, self.spec)
+        return (
+            role is not self.state.canary
+            and not self._is_arm(role)
+            and rollout.stable_must_end_first(self.state, self.spec)
+        )
 
     def _disruption_budget(self, role: Role, revision: Revision) -> Iterator[Action]:
         scaling = self.spec.autoscaling
-        fewest = scaling.min_replicas if scaling else self._fixed_count(role)
+        fewest = scaling.min_replicas if scaling and not self._has_fixed_count(role) else self._fixed_count(role)
         if fewest >= 2:
             yield from writes.hold(self.observed, resources.make_disruption_budget(self.observed.owner, revision))
         else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from moorage_operator.core import names, quantities, restricted, spec
+from moorage_operator.core import names, needs, quantities, restricted, spec
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.platform import Platform
 from moorage_operator.core.registry import ModelVersion
@@ -153,7 +153,7 @@ def _user_variable(variable: spec.EnvVar) -> dict[str, Any]:
     }
 
 
-def _resources(resources: spec.Resources) -> Manifest:
+def _resources(resources: needs.Resources) -> Manifest:
     parts = {
         "limits": quantities.canonical_map(resources.limits),
         "requests": quantities.canonical_map(resources.requests),

@@ -94,6 +94,9 @@ class Reason(StrEnum):
     COMMAND_REFUSED = "CommandRefused"
     WEIGHT_SET = "WeightSet"
     ROUTES_SET = "RoutesSet"
+    ARM_IN_TROUBLE = "ArmInTrouble"
+    ARM_JUDGED = "ArmJudged"
+    ARM_WON = "ArmWon"
     SIGNATURE_PASSED_OVER = "SignaturePassedOver"
     MADE_ROOM = "MadeRoom"
     ALIAS_MOVED_BACK = "AliasMovedBack"
@@ -305,9 +308,20 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.DRIFT_REPAIRED: Explanation(
         "Event: a child was changed by somebody else and was put back.", "Change the ModelDeployment instead."
     ),
-    Reason.WEIGHT_SET: Explanation("Event: the canary gets another share of the requests.", _WAIT),
+    Reason.WEIGHT_SET: Explanation("Event: the canary, or an arm, gets another share of the requests.", _WAIT),
     Reason.ROUTES_SET: Explanation(
         "Event: requests with a certain header or cookie get the canary, or do so no more.", _WAIT
+    ),
+    Reason.ARM_IN_TROUBLE: Explanation(
+        "Event: an arm of the experiment can't be found in the registry, or its pods can't answer; stable answers in its place.",
+        "Read `status.experiment`: what is wrong with it.",
+    ),
+    Reason.ARM_JUDGED: Explanation(
+        "Event: an arm of the experiment is shown to be better or worse than stable in one metric.",
+        "Read `status.experiment`: what was seen, and how sure it is.",
+    ),
+    Reason.ARM_WON: Explanation(
+        "Event: with experiment.winner promote, the version of an arm that is better becomes the wanted one.", _WAIT
     ),
     Reason.SIGNATURE_PASSED_OVER: Explanation(
         "Event: a canary goes on although its signature is not compatible (spec.rollout.signature is any), or could not be compared.",

@@ -100,6 +100,18 @@ def make(owner: Owner, spec: Spec, model: ModelVersion, *, number: int, platform
     return Revision(name, number, model, template, spec.min_ready_seconds)
 
 
+def chosen(
+    owner: Owner, spec: Spec, model: ModelVersion, *, known: dict[str, Revision], platform: Platform
+) -> Revision:
+    """For spec and version: the frozen one if it was made before, else a new one with today's defaults."""
+    found = known.get(name_of(owner, spec, model))
+    return found or make(owner, spec, model, number=next_number(known), platform=platform)
+
+
+def next_number(known: dict[str, Revision]) -> int:
+    return max((revision.number for revision in known.values()), default=0) + 1
+
+
 def read(controller_revision: Manifest) -> Revision:
     """The revision that a stored ControllerRevision holds."""
     data: dict[str, Any] = controller_revision["data"]

@@ -14,7 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 
-from moorage_operator.core import checks, gate, judging, no_capacity, shadow, steps, traffic
+from moorage_operator.core import arm_routing, checks, gate, judging, no_capacity, shadow, steps, traffic
 from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
@@ -73,10 +73,13 @@ def stable_must_end_first(state: State, spec: Spec) -> bool:
 
 def _without_departed(state: State, world: World) -> State:
     """A revision keeps its pods until its time is up and no router sends it anything any more."""
+    arms = state.experiment.versions
     staying = tuple(
         role
         for role in state.leaving
-        if (role.scale_down_at and world.now < role.scale_down_at) or role.revision in world.routed.revisions
+        if (role.scale_down_at and world.now < role.scale_down_at)
+        or role.revision in world.routed.revisions
+        or (role.revision not in arms and arm_routing.still_sent_to(world.observed, role.revision))
     )
     return state if staying == state.leaving else state.changed(leaving=staying)
 
@@ -98,7 +101,8 @@ def _pursue(state: State, wanted: Wanted, world: World) -> State:
 
 def _is_alone(state: State, world: World) -> bool:
     """Do all routers send everything to stable? Only then another canary begins: the one before may still be in them."""
-    return state.stable is None or world.routed.revisions <= {state.stable.revision}
+    arms = state.experiment.versions.keys() - {role.revision for role in state.leaving}
+    return state.stable is None or world.routed.revisions - arms <= {state.stable.revision}
 
 
 def _begun(state: State, wanted: Wanted, world: World) -> State:

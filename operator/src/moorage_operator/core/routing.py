@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from moorage_operator.core import names
+from moorage_operator.core import arm_rows, names
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.spec import Spec
 from moorage_operator.core.state import Position, Role, State
@@ -25,6 +25,7 @@ TIMEOUT_SECONDS = 60
 """Twice what a runtime gives one request: it is the one that says what was wrong."""
 
 FIRST_PORT, LAST_PORT = 10000, 19999
+CANARY = "canary"
 BUCKETS = 100
 """Parts of a percent-in-10,000: the routers count weights in 1/10,000."""
 
@@ -53,11 +54,20 @@ class Match(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
+class HeldArm:
+    """An arm of an experiment, as a router has it; `weight` in 1/10,000."""
+
+    revision: str
+    weight: int
+    matches: frozenset[Match] = frozenset()
+
+
+@dataclass(frozen=True)
 class Held:
     """What one router holds for one ModelDeployment, as its agent reads it from HAProxy."""
 
     shares: Mapping[str, int]
-    """In 1/10,000, of each revision that it knows; those with 0 included."""
+    """In 1/10,000 of what the arms leave, of stable and canary; those with 0 included."""
     endpoints: Mapping[str, int]
     """Pods of each revision that it can reach."""
     port: int
@@ -65,6 +75,7 @@ class Held:
     matches: frozenset[Match] = frozenset()
     shadow: Share | None = None
     """Where copies of stable's requests go."""
+    arms: Mapping[str, HeldArm] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,8 @@ def row(spec: Spec, state: State, port: int) -> Manifest | None:
     found: Manifest = {"port": port, "stable": answering.revision, "timeoutSeconds": TIMEOUT_SECONDS}
     if state.stable and state.canary:
         found |= _of_canary(state.canary, state.position)
+    if state.stable:
+        found |= arm_rows.of(state.experiment)
     stickiness = {"header": spec.traffic.stickiness.header, "cookie": spec.traffic.stickiness.cookie}
     if any(stickiness.values()):
         found["stickiness"] = {name: value for name, value in stickiness.items() if value}
@@ -104,7 +117,7 @@ def row(spec: Spec, state: State, port: int) -> Manifest | None:
 def _of_canary(canary: Role, at: Position) -> Manifest:
     found: Manifest = {"canary": {"revision": canary.revision, "weight": at.weight * BUCKETS, "salt": canary.salt}}
     if at.routes:
-        found["matches"] = [{"arm": "canary"} | msgspec.to_builtins(route) for route in at.routes]
+        found["matches"] = [{"arm": CANARY} | msgspec.to_builtins(route) for route in at.routes]
     if at.shadow:
         found["shadow"] = {"revision": canary.revision, "percent": at.shadow}
     return found
@@ -166,14 +179,22 @@ class _Counters(msgspec.Struct, frozen=True):
     bad: int = 0
 
 
+class _Arm(Share, frozen=True):
+    name: str = ""
+
+
+class _Match(Match, frozen=True):
+    arm: str = CANARY
+
+
 class _Model(msgspec.Struct, frozen=True, rename="camel"):
     """What we read of an agent's answer; an agent of another version may say more."""
 
     port: int
     stable: str
     canary: Share | None = None
-    arms: tuple[Share, ...] = ()
-    matches: tuple[Match, ...] = ()
+    arms: tuple[_Arm, ...] = ()
+    matches: tuple[_Match, ...] = ()
     shadow: Share | None = None
     endpoints: dict[str, int] = {}
     counters: dict[str, _Counters] = {}
@@ -195,12 +216,15 @@ def held(state: AgentState, name: str) -> Held | None:
     model = state.models.get(name)
     if model is None:
         return None
-    arms = {share.revision: share.weight for share in model.arms}
-    remaining = 100 * BUCKETS - sum(arms.values())
-    shares = {model.stable: remaining} | arms
+    shares = {model.stable: 100 * BUCKETS}
     if model.canary:
-        # Of what the arms leave; a canary that is stable by now has all of it.
-        weight = remaining * model.canary.weight // (100 * BUCKETS)
-        shares[model.stable] = remaining - weight
-        shares[model.canary.revision] = shares.get(model.canary.revision, 0) + weight
-    return Held(shares, model.endpoints, model.port, model.problem, frozenset(model.matches), model.shadow)
+        # A canary that is stable by now has all of it.
+        shares[model.stable] -= model.canary.weight
+        shares[model.canary.revision] = shares.get(model.canary.revision, 0) + model.canary.weight
+    arms = {arm.name: HeldArm(arm.revision, arm.weight, _matches(model, arm.name)) for arm in model.arms}
+    return Held(shares, model.endpoints, model.port, model.problem, _matches(model, CANARY), model.shadow, arms)
+
+
+def _matches(model: _Model, arm: str) -> frozenset[Match]:
+    found = (match for match in model.matches if match.arm == arm)
+    return frozenset(Match(match.revision, match.value, match.header, match.cookie) for match in found)

@@ -7,6 +7,7 @@ from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.observed import Observed
 from moorage_operator.core.spec import Spec
 from moorage_operator.core.state import State
+from moorage_operator.core.waiting import World
 
 
 def canary_pods(state: State, spec: Spec, observed: Observed, weight: int) -> int:
@@ -25,6 +26,17 @@ def canary_pods(state: State, spec: Spec, observed: Observed, weight: int) -> in
     before = state.canary.replicas if state.canary else 0
     needed = max(spec.autoscaling.min_replicas, -(-both * weight // 100), before)
     return min(needed, spec.autoscaling.max_replicas)
+
+
+def arm_pods(wanted: int | None, weight: int, state: State, world: World) -> int:
+    """Of an arm of an experiment, which has no autoscaler: it follows the pods of stable."""
+    if wanted is not None:
+        return wanted
+    scaling = world.spec.autoscaling
+    if scaling is None:
+        return _share_of(world.spec.fixed_replicas, weight)
+    present = world.observed.replicas(state.stable.revision) if state.stable else 0
+    return min(_share_of(max(present, scaling.min_replicas), weight), scaling.max_replicas)
 
 
 def is_available(observed: Observed, revision: str, count: int) -> bool:

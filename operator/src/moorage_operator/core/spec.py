@@ -11,11 +11,11 @@ from typing import Any, Literal
 import msgspec
 
 from moorage_operator.core import quantities
+from moorage_operator.core.arms import Arm, Experiment
+from moorage_operator.core.needs import Resources
 from moorage_operator.core.registry import ModelRef
 from moorage_operator.core.strategy import Rollout
 from moorage_operator.core.struct import Struct
-
-Quantity = str | int
 
 
 class RegistryChoice(Struct, frozen=True):
@@ -57,15 +57,6 @@ class Runtime(Struct, frozen=True):
     image: str = ""
     allow_pickle: bool = False
     env: tuple[EnvVar, ...] = ()
-
-
-class Resources(Struct, frozen=True):
-    limits: dict[str, Quantity] = {}
-    requests: dict[str, Quantity] = {}
-
-    @property
-    def asks_for_gpu(self) -> bool:
-        return any(name.startswith("nvidia.com/") for name in self.limits)
 
 
 class Autoscaling(Struct, frozen=True):
@@ -137,6 +128,7 @@ class Spec(Struct, frozen=True):
     service: Service = Service()
     traffic: Traffic = Traffic()
     rollout: Rollout = Rollout()
+    experiment: Experiment | None = None
     restart_at: str = ""
     suspend: bool = False
     revision_history_limit: int = 3
@@ -146,10 +138,38 @@ class Spec(Struct, frozen=True):
         """How many pods a revision has when no autoscaler owns the number."""
         return 1 if self.replicas is None else self.replicas
 
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Of the experiment; none where no router could tell their requests apart."""
+        return self.experiment.arms if self.experiment and self.traffic.by_haproxy else ()
+
+    def ref_of(self, arm: Arm) -> ModelRef:
+        return ModelRef(self.model.name, arm.model.alias, arm.model.version)
+
+    def of_arm(self, arm: Arm) -> Spec:
+        """What the pods of an arm are made by."""
+        return self if arm.resources is None else msgspec.structs.replace(self, resources=arm.resources)
+
 
 def parse(manifest: dict[str, Any]) -> Spec:
     """Spec of a ModelDeployment's manifest; `msgspec.ValidationError` names the field if the CRD is not the one we know."""
     return msgspec.convert(manifest.get("spec", {}), Spec)
+
+
+def references(manifest: dict[str, Any]) -> tuple[str, list[ModelRef]]:
+    """The registry, and all that it is asked; read without the rest of the spec, for a thousand ModelDeployments at a time."""
+    wanted = msgspec.convert(manifest["spec"], _References)
+    name = wanted.model.name
+    arms = wanted.experiment.arms if wanted.experiment else ()
+    return wanted.model.registry.name, [
+        wanted.model.ref,
+        *(ModelRef(name, arm.model.alias, arm.model.version) for arm in arms),
+    ]
+
+
+class _References(Struct, frozen=True):
+    model: Model
+    experiment: Experiment | None = None
 
 
 def without_defaults(value: Any) -> Any:

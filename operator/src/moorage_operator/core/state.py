@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
 
@@ -13,6 +14,7 @@ from moorage_operator.core.guards import Verdict
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.notices import Notice
 from moorage_operator.core.reasons import Problem
+from moorage_operator.core.trial import Experiment
 
 MOST_OUTCOMES = 10
 """As many are kept in `status.history`."""
@@ -157,11 +159,19 @@ class State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     analysis: tuple[Judged, ...] = ()
     """Of the canary; of the last one while there is none."""
     measured: Measured = Measured()
+    experiment: Experiment = Experiment()
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """The canary last: what answers comes first, whatever is done to all."""
-        return tuple(role for role in (self.stable, *self.leaving, self.canary) if role)
+        """What answers comes first, whatever is done to all; then the canary, and the arms that share no revision with any of them."""
+        found = tuple(role for role in (self.stable, *self.leaving, self.canary) if role)
+        others = self.experiment.versions.keys() - {role.revision for role in found}
+        return (*found, *(role for role in self._arms if role.revision in others))
+
+    @property
+    def _arms(self) -> Iterator[Role]:
+        for name, version in self.experiment.versions.items():
+            yield Role(name, version.model_version, replicas=self.experiment.pods(name))
 
     @property
     def revisions(self) -> set[str]:
@@ -190,7 +200,18 @@ class State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
         return self.changed(history=(outcome, *self.history)[:MOST_OUTCOMES])
 
 
-_STORED = ("stable", "canary", "leaving", "rejected", "history", "command", "undo", "analysis", "measured")
+_STORED = (
+    "stable",
+    "canary",
+    "leaving",
+    "rejected",
+    "history",
+    "command",
+    "undo",
+    "analysis",
+    "measured",
+    "experiment",
+)
 
 
 def read(status: Manifest) -> State:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from moorage_operator.core import checks, gate, names, shadow, state, traffic
+from moorage_operator.core import arm_status, checks, gate, names, shadow, state, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.observed import Observed
@@ -33,6 +33,7 @@ def make(facts: Facts, found: list[Condition], pinned: dict[str, Pin]) -> Manife
         "stable": _role(facts, stable, pinned),
         "canary": _canary(facts, after.canary, pinned),
         "weights": _weights(facts),
+        "experiment": arm_status.as_stored(facts),
         "shadow": shadow.as_stored(after, observed),
         **state.position_as_stored(after),
         "pausedUntil": _paused_until(facts),
@@ -120,12 +121,14 @@ def _plain(item: msgspec.Struct) -> Manifest:
 
 
 def _weights(facts: Facts) -> Manifest | None:
-    """The canary's, in percent: as asked for, and as all routers say that they hold it."""
+    """The canary's, in percent: as asked for, and as all routers say that they hold it; and those of the arms."""
     canary, split = facts.state.canary, facts.world.routed.split
+    arms = arm_status.weights(facts)
+    of_arms = {"arms": arms} if arms else {}
     if canary is None or facts.state.stable is None:
-        return None
+        return of_arms or None
     weights: Manifest = {"desired": facts.state.position.weight, "verified": split == traffic.wanted(facts.state)}
-    return weights | ({"applied": round(split.get(canary.revision, 0))} if split is not None else {})
+    return weights | of_arms | ({"applied": round(split.get(canary.revision, 0))} if split is not None else {})
 
 
 def _paused_until(facts: Facts) -> str | None:

@@ -40,9 +40,9 @@ def of_guard(guard: Guard, sample: Sample, arms: Arms, *, threshold: float | Non
         outcomes = [sample.count(None, "shadow", arms.canary, name) for name in ("agree", "disagree", "failed")]
         return Tick(sum(outcomes), outcomes[1] + outcomes[2], 0, 0)
     if guard.feedback:
-        of_canary, of_stable = (_feedback(sample, arm, name, arms) for arm, name in _arms(arms))
+        of_canary, of_stable = (wrong(sample, arm, name, arms) for arm, name in _arms(arms))
     elif guard.latency:
-        of_canary, of_stable = (_slow(sample, arm, name, threshold or 0.0, arms) for arm, name in _arms(arms))
+        of_canary, of_stable = (slow(sample, arm, name, threshold or 0.0, arms) for arm, name in _arms(arms))
     else:
         of_canary, of_stable = (failed(sample, arm, name, arms) for arm, name in _arms(arms))
     return Tick(*of_canary, *of_stable)
@@ -64,7 +64,7 @@ def failed(sample: Sample, arm: str, revision: str, arms: Arms) -> tuple[int, in
     return requests, of_rpc + sample.count(revision, "requests", marks, None, BAD_HTTP)
 
 
-def _slow(sample: Sample, arm: str, revision: str, seconds: float, arms: Arms) -> tuple[int, int]:
+def slow(sample: Sample, arm: str, revision: str, seconds: float, arms: Arms) -> tuple[int, int]:
     """None at all of a runtime that counts by other edges: its requests are neither fast nor slow."""
     marks = marks_of(arm, arms)
     fast = frozenset(text for text, edge in edges(sample, revision).items() if edge == seconds)
@@ -74,11 +74,11 @@ def _slow(sample: Sample, arm: str, revision: str, seconds: float, arms: Arms) -
     return requests, requests - sample.count(revision, "seconds", marks, None, fast)
 
 
-def _feedback(sample: Sample, arm: str, revision: str, arms: Arms) -> tuple[int, int]:
+def wrong(sample: Sample, arm: str, revision: str, arms: Arms) -> tuple[int, int]:
     """By the revision and the arm that the prediction's id names, wherever the word on it arrived."""
     marks = marks_of(arm, arms)
-    right, wrong = (sample.count(None, "feedback", revision, marks, verdict) for verdict in ("right", "wrong"))
-    return right + wrong, wrong
+    good, bad = (sample.count(None, "feedback", revision, marks, verdict) for verdict in ("right", "wrong"))
+    return good + bad, bad
 
 
 def pairs(sample: Sample, arms: Arms) -> Pairs:
