@@ -109,6 +109,10 @@ class Transport:
         try:
             yield response
         finally:
+            # At once: a polite end of TLS waits for the server's, which can be longer than this event loop lives.
+            connection = response.response.connection
+            if connection and connection.transport:
+                connection.transport.abort()
             response.response.close()
 
     async def refresh_credentials(self) -> None:
