@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
+MODEL_DEPLOYMENT = "modeldeployments.moorage.dev"
+LEFTOVERS = ("moorage-e2e-", "moorage-test-")
+"""What the names begin with of all namespaces that tests make."""
 START_CLUSTER = """set -eu
 hack/cluster --name test up --audit --gpus 4 >&2
 eval "$(hack/cluster --name test env)"
@@ -68,10 +75,43 @@ class Api:
 
 
 @pytest.fixture(scope="session")
-def api() -> Api:
+def api() -> Iterator[Api]:
     found = Api(os.environ["KUBECONFIG"], os.environ["PATH"]) if "KUBECONFIG" in os.environ else _started()
     found.kubectl("get", "--raw", "/readyz")
-    return found
+    with _running_file(found).open("w") as running:
+        if _is_alone(running):
+            _remove_leftovers(found)
+        fcntl.flock(running, fcntl.LOCK_SH)
+        yield found
+
+
+def _running_file(api: Api) -> Path:
+    """Every run of the tests on that cluster holds a lock of it, which ends with the run however that ends."""
+    key = hashlib.sha256(str(Path(api.kubeconfig).resolve()).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"moorage-tests-{key}.lock"
+
+
+def _is_alone(running: IO[str]) -> bool:
+    try:
+        fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove_leftovers(api: Api) -> None:
+    """Of a run that was killed: its operator would work on what this one makes, and its models fill the node."""
+    text = api.run("helm", "list", "--all-namespaces", "--all", "--filter=^moorage$", "--output=json").stdout
+    for release in json.loads(text or "[]"):
+        if release["namespace"].startswith(LEFTOVERS):
+            api.run("helm", "uninstall", "moorage", "--namespace", release["namespace"], "--wait", seconds=200)
+            api.kubectl("delete", "crd", MODEL_DEPLOYMENT, "--ignore-not-found", seconds=120)
+    for kind in ("namespace", "persistentvolume"):
+        names = [
+            name for name in api.kubectl("get", kind, "-o", "name").split() if name.split("/")[1].startswith(LEFTOVERS)
+        ]
+        if names:
+            api.kubectl("delete", *names, "--ignore-not-found", seconds=300)
 
 
 @pytest.fixture(scope="module")

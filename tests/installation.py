@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 import helm
-from fixtures_cluster import Api
+from fixtures_cluster import MODEL_DEPLOYMENT, Api
 from mlflow_in_cluster import LOGIN, Registry
 from mlflow_server import ADMIN, ADMIN_PASSWORD
-from place import MODEL_DEPLOYMENT, Object, Place, until
+from place import Object, Place, until
 
 OPERATOR = "moorage-operator"
 RIGHT, WRONG = "right-login", "wrong-login"
@@ -131,14 +131,6 @@ class Installation:
     def logs(self) -> str:
         arguments = ("logs", f"deployment/{OPERATOR}", "--all-pods", "--tail=200", "--namespace", self.namespace)
         return self.api.run("kubectl", *arguments).stdout
-
-
-def remove_leftovers(api: Api) -> None:
-    """Of a run that was killed: an operator that is still there would work on what the next run makes."""
-    text = api.run("helm", "list", "--all-namespaces", "--filter=^moorage$", "--output=json").stdout
-    for release in json.loads(text or "[]"):
-        if release["namespace"].startswith("moorage-e2e-"):
-            Installation(api, release["namespace"]).remove()
 
 
 def a_login(name: str, password: str) -> Object:

@@ -21,13 +21,12 @@ from typing import Any, TypeVar
 
 import pytest
 
-from fixtures_cluster import Api
+from fixtures_cluster import MODEL_DEPLOYMENT, Api
 
 Object = dict[str, Any]
 T = TypeVar("T")
 
 CHILDREN = "controllerrevisions,configmaps,deployments,services,horizontalpodautoscalers,poddisruptionbudgets"
-MODEL_DEPLOYMENT = "modeldeployments.moorage.dev"
 
 
 @dataclass(frozen=True)

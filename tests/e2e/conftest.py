@@ -15,7 +15,7 @@ import pytest
 
 import mlflow_in_cluster
 from fixtures_cluster import Api
-from installation import Installation, remove_leftovers
+from installation import Installation
 from mlflow_in_cluster import LOGIN, PORT, Registry
 from place import Place, a_namespace, until
 
@@ -70,7 +70,6 @@ def registry(api: Api, images: None) -> Iterator[Registry]:
 @pytest.fixture(scope="session")
 def operator(api: Api, registry: Registry) -> Iterator[Installation]:
     """Two copies, for the whole cluster, with short intervals: what they wait for takes minutes otherwise."""
-    remove_leftovers(api)
     found = Installation(api, f"moorage-e2e-{uuid.uuid4().hex[:6]}")
     found.install(found.values(registry))
     yield found

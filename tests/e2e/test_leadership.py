@@ -113,6 +113,7 @@ def test_two_installations_that_do_not_know_each_other_agree(
     api: Api, place: Place, operator: Installation, registry: Registry
 ) -> None:
     """A mistake that happens: both serve the whole cluster, each has its own Lease."""
+    place.kubectl("delete", "mdep", "--all")  # a revision of another test may still be leaving
     other = Installation(api, f"{operator.namespace}-2")
     ending = ending_namespaces(api)
     try:

@@ -12,7 +12,7 @@ from place import Place, a_model, until
 
 ROLLOUT: dict[str, Any] = {
     "steps": [{"setWeight": 50}, {"pause": {"duration": 2}}],
-    "progressDeadlineSeconds": 20,
+    "progressDeadlineSeconds": 40,
     "scaleDownDelaySeconds": 2,
     "abortScaleDownDelaySeconds": 2,
     "rollback": {"moveAliasBack": True},
@@ -51,14 +51,14 @@ def test_a_worse_version_is_put_back_and_its_alias_goes_back_with_it(
     bad = registry.copy(model, source="iris")  # pyfunc, which nobody has allowed
     with load.on(place, "told", "digits-onnx", pause=0.02) as running:
         registry.set_alias(model, bad)
-        until(90, "the alias is back", lambda: champion(registry, model) == "2", lambda: place.status("told"))
+        until(120, "the alias is back", lambda: champion(registry, model) == "2", lambda: place.status("told"))
         until(30, "it is ready again", lambda: place.condition("told", "Ready").get("status") == "True")
 
     assert running.failed == 0, running.said
     failed = until(30, "it is tagged", lambda: tags(registry, model, bad), lambda: place.status("told"))
     assert failed["rollout"] == "failed"
     assert failed["rollout.reason"] == "ProgressDeadlineExceeded"
-    assert "no progress within 20 s" in failed["rollout.message"]
+    assert "no progress within 40 s" in failed["rollout.message"]
     status = place.status("told")
     assert [item["result"] for item in status["history"]] == ["RolledBack", "Promoted", "Promoted"]
     assert (status["stable"]["modelVersion"], "canary" in status, "rejected" in status) == ("2", False, False)

@@ -16,7 +16,7 @@ import helm
 from fixtures_cluster import Api
 from installation import Installation
 from mlflow_in_cluster import Registry
-from place import MODEL_DEPLOYMENT, Object, Place, a_model, until
+from place import Object, Place, a_model, until
 
 NEXT = "0.1.1"
 CHANGES = {
