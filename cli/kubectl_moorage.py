@@ -712,7 +712,9 @@ spec.pod.tolerations[]: key=string operator=Exists|Equal value=string effect=NoS
     tolerationSeconds=integer
 spec.pod.imagePullSecrets[]: name!=string
 spec.service: type=ClusterIP|NodePort|LoadBalancer port=integer grpcPort=integer annotations=object
-spec.traffic: router=auto|haproxy|replicas stickiness=object
+spec.traffic: router=auto|haproxy|gateway|replicas gateway=object stickiness=object
+spec.traffic.gateway: parentRefs=list hostnames=list
+spec.traffic.gateway.parentRefs[]: name!=string namespace=string sectionName=string port=integer
 spec.traffic.stickiness: header=string cookie=string
 spec.rollout: strategy=canary|blueGreen|recreate signature=compatible|any steps=list blueGreen=object analysis=object
     shadow=object onNoCapacity=wait|shrinkStable|recreate progressDeadlineSeconds=integer scaleDownDelaySeconds=integer

@@ -33,7 +33,7 @@ WITH_STATUS = {
     kinds.AUTOSCALER,
     kinds.DISRUPTION_BUDGET,
 }
-WITH_GENERATION = {kinds.MODEL_DEPLOYMENT, kinds.DEPLOYMENT, kinds.DISRUPTION_BUDGET}
+WITH_GENERATION = {kinds.MODEL_DEPLOYMENT, kinds.DEPLOYMENT, kinds.DISRUPTION_BUDGET, kinds.HTTP_ROUTE}
 REQUIRED = {
     kinds.DEPLOYMENT: ("selector", "template"),
     kinds.SERVICE: ("ports",),

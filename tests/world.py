@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from fake_cluster import FakeCluster
+from fake_gateway import FakeGateway
 from fake_traffic import FakeTraffic
 from moorage_operator import errors
 from moorage_operator.core import names, routing
@@ -25,6 +26,7 @@ from moorage_operator.core.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
     EVENT,
+    HTTP_ROUTE,
     MODEL_DEPLOYMENT,
     POD,
     SERVICE,
@@ -244,6 +246,7 @@ class World:
         self._placed: list[str] = []
         self.again_at: datetime | None = None
         self.agents = FakeAgents(self)
+        self.gateway = FakeGateway(self.cluster)
         self.cluster.watch(self._hear)
         self.restart()
 
@@ -287,7 +290,7 @@ class World:
 
     def resync(self) -> None:
         """A live LIST of everything, as the operator makes from time to time."""
-        for kind in WATCHED:
+        for kind in (*WATCHED, HTTP_ROUTE):
             live = {ref: copy.deepcopy(manifest) for ref, manifest in self.cluster._objects.items() if ref.kind is kind}
             for manifest in live.values():
                 self.index.put(kind, manifest)
@@ -397,6 +400,7 @@ class World:
         for deployment in self.all(DEPLOYMENT):
             self._run_deployment(deployment)
         self.agents.look()
+        self.gateway.run()
 
     # What a test looks at.
 

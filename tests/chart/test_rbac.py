@@ -46,7 +46,7 @@ def test_no_role_reads_secrets_or_has_an_asterisk() -> None:
 
 
 def test_the_operator_has_just_the_verbs_that_it_needs() -> None:
-    wanted: Rules = {key(kind): READ | WRITE for kind in kinds.CHILDREN}
+    wanted: Rules = {key(kind): READ | WRITE for kind in (*kinds.CHILDREN, kinds.HTTP_ROUTE)}
     wanted |= {
         key(kinds.MODEL_DEPLOYMENT): READ,
         (kinds.MODEL_DEPLOYMENT.group, "modeldeployments/status"): {"patch"},

@@ -15,6 +15,7 @@ from moorage_operator.core import names
 from moorage_operator.core.kinds import MODEL_DEPLOYMENT, POD, Kind, Manifest
 from moorage_operator.core.names import Key, RouterKey
 from moorage_operator.handlers import WATCHED
+from moorage_operator.http_routes import HttpRoutes
 from moorage_operator.index import AnyKey, Index
 from moorage_operator.meter import Meter
 from moorage_operator.pollers import Pollers
@@ -67,6 +68,7 @@ class Controller:
         self._meter = Meter(
             agents=agents, runtimes=runtimes, prometheus=prometheus, index=self.index, wake=self.queue.add
         )
+        self._http_routes = HttpRoutes(cluster, index=self.index, namespaces=settings.namespaces, wake=self.queue.add)
         self._tellers = Tellers(registries, wake=self.queue.add)
         self._reconciler = Reconciler(
             cluster=cluster,
@@ -106,6 +108,7 @@ class Controller:
             tasks.create_task(self._routers.run(), name="routers")
             tasks.create_task(self._meter.run(), name="meter")
             tasks.create_task(self._tellers.run(), name="tellers")
+            tasks.create_task(self._http_routes.run(), name="HTTPRoutes")
             tasks.create_task(self._keep_in_sync(), name="resync")
             tasks.create_task(
                 self.queue.run(self._settings.workers, self._reconcile, failed=self._failed), name="workers"
@@ -180,7 +183,7 @@ class Controller:
 
     async def _resync(self) -> None:
         """A live, paginated LIST of everything: an event that never came is made good here."""
-        ghosts = 0
+        ghosts = await self._http_routes.relist()
         for kind in WATCHED:
             for namespace in self._settings.namespaces or ("",):
                 before = {ref for ref in self.index.refs(kind) if not namespace or ref.namespace == namespace}

@@ -93,6 +93,10 @@ class Index:
         """The ModelDeployments of one namespace, by name."""
         return {ref.name: manifest for ref, manifest in self._in_namespace.get(namespace, {}).items()}
 
+    def object(self, ref: Ref) -> Manifest | None:
+        """One object, whosever it is."""
+        return self._objects[ref.kind].get(ref)
+
     def child(self, key: AnyKey, ref: Ref) -> Manifest | None:
         """One object that belongs to the key."""
         return self._of_key.get(key, {}).get(ref)

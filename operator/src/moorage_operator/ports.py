@@ -19,7 +19,7 @@ NO_VERSION = "1"
 
 @dataclass(frozen=True)
 class Selection:
-    """Objects to follow: of one kind and namespace, all or those with these labels, or the one with this name."""
+    """Objects to follow: of one kind and namespace (empty: of all), all or those with these labels, or the one with this name."""
 
     kind: Kind
     namespace: str

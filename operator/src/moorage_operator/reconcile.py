@@ -25,7 +25,7 @@ from moorage_operator.core.actions import (
     RestoreTemplate,
     in_words,
 )
-from moorage_operator.core.kinds import CHILDREN, MODEL_DEPLOYMENT, POD, Manifest, Ref, ref_of
+from moorage_operator.core.kinds import CHILDREN, HTTP_ROUTE, MODEL_DEPLOYMENT, POD, Manifest, Ref, ref_of
 from moorage_operator.core.names import Key
 from moorage_operator.core.observed import Answer, Observed
 from moorage_operator.core.platform import Platform
@@ -204,6 +204,18 @@ class Reconciler:
         for kind in (*CHILDREN, POD):
             found = self._cluster.list(kind, namespace=key.namespace, labels=labels)
             await self._index.replace(kind, found, before=self._index.refs(kind, key))
+        route = Ref(HTTP_ROUTE, key.namespace, key.name)
+        if self._index.child(key, route) or spec.parse(live).traffic.is_published:
+            await self._look_at_route(route)
+
+    async def _look_at_route(self, ref: Ref) -> None:
+        """None, where the cluster has no Gateway API."""
+        live = await self._cluster.get(ref)
+        known = self._index.object(ref)
+        if live:
+            self._index.put(HTTP_ROUTE, live)
+        elif known:
+            self._index.remove(HTTP_ROUTE, known)
 
     async def _apply(self, observed: Observed, decision: Decision, looked: Looked) -> None:
         """The only code that changes children. An error leaves the rest to the next pass."""

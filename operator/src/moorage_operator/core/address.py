@@ -25,11 +25,15 @@ def actions(spec: Spec, observed: Observed, state: State) -> Iterator[Action]:
 
 
 def _address(spec: Spec, observed: Observed, state: State) -> Manifest | None:
-    """To pods of models, or to the router. It moves to the router when all router pods know what to do with what comes."""
+    """To pods of models, to stable's alone where a Gateway divides; or to the router, when all router pods know what to do with what
+    comes."""
     split = traffic.wanted(state)
     if not split:
         return None
     live = observed.child(SERVICE, observed.owner.name)
+    if spec.traffic.by_gateway:
+        answering = state.stable or state.canary
+        return resources.make_stable_service(observed.owner, spec, (answering.revision,)) if answering else None
     if spec.traffic.by_haproxy:
         port = observed.router.port or routing.port_of(live)
         if live is None and port is None:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from moorage_operator.core import checks, header_routes, judging, names, no_capacity, pins, scaling, steps, traffic
+from moorage_operator.core import (
+    checks,
+    header_routes,
+    judging,
+    names,
+    no_capacity,
+    pins,
+    publishing,
+    scaling,
+    steps,
+    traffic,
+)
 from moorage_operator.core.facts import Condition, Facts
-from moorage_operator.core.kinds import DEPLOYMENT, SERVICE
+from moorage_operator.core.kinds import DEPLOYMENT, HTTP_ROUTE, SERVICE
 from moorage_operator.core.reasons import STILL_WAITING, Problem, Reason
 from moorage_operator.core.routing import RouterView
 from moorage_operator.core.state import Rejected, Role
@@ -79,9 +90,12 @@ def traffic_programmed(facts: Facts) -> Condition:
     if facts.spec.traffic.by_haproxy and facts.observed.router.refused:
         message = f"the router can't be told what is wanted: {facts.observed.router.refused}"
         return Condition("TrafficProgrammed", "False", Reason.ROUTER_REFUSED, message)
-    if facts.world.routed.holds(facts.state):
+    unpublished = publishing.problem(facts.spec, facts.observed, facts.now)
+    if unpublished:
+        return Condition("TrafficProgrammed", "False", unpublished.reason, unpublished.message)
+    if facts.world.routed.holds(facts.state) and publishing.is_taken(facts.spec, facts.observed):
         return Condition("TrafficProgrammed", "True", Reason.PROGRAMMED, f"the address sends {shares}")
-    if facts.spec.traffic.by_haproxy:
+    if facts.spec.traffic.by_haproxy and not facts.world.routed.holds(facts.state):
         return _router_pending(facts.observed.router, shares)
     return Condition("TrafficProgrammed", "Unknown", Reason.PENDING, f"the address is to send {shares}")
 
@@ -107,6 +121,8 @@ def is_available(facts: Facts) -> Condition:
         return Condition("Available", "False", programmed.reason, programmed.message)
     if facts.world.is_behind_router and not facts.observed.router.has_pods:
         return Condition("Available", "False", Reason.ROUTER_UNAVAILABLE, "no pod of the namespace's router is ready")
+    if not publishing.was_taken(facts.spec, facts.observed):
+        return Condition("Available", "False", Reason.PENDING, "no Gateway has taken the HTTPRoute yet")
     if target and ready:
         return Condition("Available", "True", Reason.SERVING, f"{target.revision} answers")
     if facts.spec.replicas == 0:
@@ -159,9 +175,10 @@ def is_stalled(facts: Facts, ready: Condition, running: Condition) -> Condition 
         return Condition("Stalled", "True", ready.reason, ready.message)
     obstacle = facts.progress.obstacle
     deadline = steps.deadline_of(facts.state, obstacle, facts.spec) if obstacle else None
-    if deadline and facts.now >= deadline:
+    if obstacle and deadline and facts.now >= deadline:
         seconds = facts.spec.rollout.progress_deadline_seconds
-        message = f"not ready within {seconds} s (rollout.progressDeadlineSeconds): {running.message}"
+        lacks = running.message if obstacle.waits_for is WaitsFor.PODS else ready.message
+        message = f"not ready within {seconds} s (rollout.progressDeadlineSeconds): {lacks}"
         return Condition("Stalled", "True", Reason.PROGRESS_DEADLINE_EXCEEDED, message)
     return None
 
@@ -198,7 +215,7 @@ def _digests_differ(facts: Facts, revision: str) -> Problem | None:
 
 def _refused(facts: Facts, revision: str) -> Problem | None:
     for ref, words in facts.observed.refused.items():
-        if ref.name in (revision, facts.observed.owner.name):
+        if ref.kind is not HTTP_ROUTE and ref.name in (revision, facts.observed.owner.name):
             return Problem(Reason.CHILD_REFUSED, f"{ref.kind.name} {ref.name}: {words}")
     for ref, words in facts.observed.taken.items():
         if ref.name == revision:

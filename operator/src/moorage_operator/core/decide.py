@@ -16,6 +16,7 @@ from moorage_operator.core import (
     judging,
     no_capacity,
     pins,
+    publishing,
     revisions,
     rollout,
     scaling,
@@ -51,7 +52,7 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     version, problem = resolve(spec, observed, platform)
     known = known_revisions(spec, observed, version)
     named = revisions.chosen(observed.owner, spec, version, known=known, platform=platform) if version else None
-    world = World(spec, observed, traffic.routed(observed), now)
+    world = World(spec, observed, traffic.routed(spec, observed), now)
     before = state.read(observed.status)
     current, wanted = winner.wanted(before, named, world, known=known, platform=platform)
     is_held = spec.suspend or (observed.answer is None and not (problem and problem.reason in _NOT_ASKED))
@@ -184,6 +185,7 @@ def _look_again_at(progress: Progress, world: World) -> datetime | None:
         return None
     after, obstacle = progress.state, progress.obstacle
     moments = [role.scale_down_at for role in after.leaving]
+    moments.append(publishing.grace_until(world.spec, world.observed))
     if after.canary:
         moments += [judging.begins_at(after.measured, world.spec), no_capacity.due_at(after, world.spec)]
     if obstacle:

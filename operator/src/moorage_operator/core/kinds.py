@@ -48,12 +48,14 @@ DISRUPTION_BUDGET = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbu
 SERVICE_ACCOUNT = Kind("", "v1", "ServiceAccount", "serviceaccounts")
 ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
 ENDPOINT_SLICE = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
+HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
+"""Of the Gateway API, which a cluster need not have."""
 CRD = Kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions")
 
 CHILDREN = (CONTROLLER_REVISION, CONFIG_MAP, DEPLOYMENT, SERVICE, AUTOSCALER, DISRUPTION_BUDGET)
 """What a ModelDeployment owns directly, in the order in which it is written."""
 
-ALL = (MODEL_DEPLOYMENT, *CHILDREN, POD, EVENT, LEASE, SERVICE_ACCOUNT, ROLE_BINDING, ENDPOINT_SLICE, CRD)
+ALL = (MODEL_DEPLOYMENT, *CHILDREN, HTTP_ROUTE, POD, EVENT, LEASE, SERVICE_ACCOUNT, ROLE_BINDING, ENDPOINT_SLICE, CRD)
 BY_NAME = {(kind.api_version, kind.name): kind for kind in ALL}
 
 

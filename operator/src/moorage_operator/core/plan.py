@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moorage_operator.core import address, compare, names, no_capacity, resources, rollout, writes
+from moorage_operator.core import address, compare, names, no_capacity, publishing, resources, rollout, writes
 from moorage_operator.core.actions import Action, HandOverReplicas
 from moorage_operator.core.kinds import (
     AUTOSCALER,
@@ -38,11 +38,13 @@ class Plan:
 
     def actions(self) -> tuple[Action, ...]:
         """All writes, in order: switch the address, because what takes over is ready by then; build up; take down. Arms of an experiment
-        come last: nothing else waits for what the API server has against one of them."""
+        come last, and a route that divides nothing: nothing else waits for what the API server has against one of them."""
         has_address = self.observed.child(SERVICE, self.observed.owner.name) is not None
-        switch = address.actions(self.spec, self.observed, self.state)
+        route = tuple(publishing.actions(self.spec, self.observed, self.state))
+        first, last = (route, ()) if self.spec.traffic.by_gateway else ((), route)
+        switch = (*first, *address.actions(self.spec, self.observed, self.state))
         up = (*switch, *self._build_up()) if has_address else (*self._build_up(), *switch)
-        return (*up, *self._retire(), *self._forget(), *self._build_arms())
+        return (*up, *self._retire(), *self._forget(), *self._build_arms(), *last)
 
     def _build_up(self) -> Iterator[Action]:
         for role in self.state.roles:

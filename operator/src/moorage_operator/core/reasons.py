@@ -28,6 +28,8 @@ class Reason(StrEnum):
     ROUTER_UNREACHABLE = "RouterUnreachable"
     ROUTER_UNAVAILABLE = "RouterUnavailable"
     ROUTER_REFUSED = "RouterRefused"
+    GATEWAY_PENDING = "GatewayPending"
+    GATEWAY_REFUSED = "GatewayRefused"
     PROMOTED = "Promoted"
     PROGRESSING = "Progressing"
     PAUSED = "Paused"
@@ -138,6 +140,14 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.ROUTER_REFUSED: Explanation(
         "The router would refuse what the spec asks for, so it is not told. It goes on with what it had.",
         "Correct what the message names. The API server refuses such a spec, so the CRD is of another version: `helm upgrade`.",
+    ),
+    Reason.GATEWAY_PENDING: Explanation(
+        "No Gateway has taken the HTTPRoute yet that spec.traffic.gateway asks for.",
+        "Correct spec.traffic.gateway.parentRefs; `kubectl get gateway -A` lists those that there are.",
+    ),
+    Reason.GATEWAY_REFUSED: Explanation(
+        "The Gateway, or the API server, does not take the HTTPRoute; the message is its own.",
+        "Correct spec.traffic.gateway, or ask who owns the Gateway to let routes of this namespace and hostname in.",
     ),
     Reason.PROMOTED: Explanation(
         "The wanted revision is stable and answers; as an event: it has just taken over.", _WAIT
@@ -362,6 +372,8 @@ STILL_WAITING = frozenset(
         Reason.REGISTRY_UNREACHABLE,
         Reason.ROUTER_UNREACHABLE,
         Reason.ROUTER_UNAVAILABLE,
+        Reason.GATEWAY_PENDING,
+        Reason.GATEWAY_REFUSED,
     }
 )
 """Problems that may end without anybody's action (a node is added, a registry comes back): not stalled before the deadline."""

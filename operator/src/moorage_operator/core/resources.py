@@ -12,6 +12,7 @@ from moorage_operator.core.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
+    HTTP_ROUTE,
     SERVICE,
     Kind,
     Manifest,
@@ -62,7 +63,7 @@ def make_revision_service(owner: Owner, revision: Revision) -> Manifest:
 
     Headless: cluster IPs are few (a /20 has 4,096) and the API server allocates one at a time, whoever asks.
     """
-    ports = [_port("http", pods.HTTP_PORT), _port("grpc", pods.GRPC_PORT), _port("health", pods.HEALTH_PORT)]
+    ports = [_port("http", pods.HTTP_PORT), _grpc_port(pods.GRPC_PORT), _port("health", pods.HEALTH_PORT)]
     spec = {"type": "ClusterIP", "clusterIP": "None", "selector": selector(owner.name, revision.name), "ports": ports}
     return _child(SERVICE, owner, revision.name, revision) | {"spec": spec}
 
@@ -92,6 +93,11 @@ def make_preview_service(owner: Owner, wanted: Spec, revision: str) -> Manifest:
         "ports": _ports(wanted),
     }
     return _child(SERVICE, owner, names.preview(owner.name)) | {"spec": spec}
+
+
+def make_http_route(owner: Owner, spec: Manifest) -> Manifest:
+    """Has the name of the address."""
+    return _child(HTTP_ROUTE, owner, owner.name) | {"spec": spec}
 
 
 def make_autoscaler(
@@ -171,7 +177,12 @@ def _utilization(resource: str, percent: int) -> Manifest:
 
 def _ports(wanted: Spec) -> list[Manifest]:
     """Of every address that callers know."""
-    return [_port("http", wanted.service.port), _port("grpc", wanted.service.grpc_port)]
+    return [_port("http", wanted.service.port), _grpc_port(wanted.service.grpc_port)]
+
+
+def _grpc_port(port: int) -> Manifest:
+    """Says what a Gateway has to know: HTTP/2 without TLS."""
+    return _port("grpc", port) | {"appProtocol": "kubernetes.io/h2c"}
 
 
 def _port(name: str, port: int) -> Manifest:

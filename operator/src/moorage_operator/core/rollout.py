@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from moorage_operator.core import arm_routing, checks, gate, judging, no_capacity, shadow, steps, traffic
 from moorage_operator.core.kinds import DEPLOYMENT
@@ -36,6 +36,10 @@ class Progress:
 
     state: State
     obstacle: Obstacle | None = None
+
+
+GATEWAY_SETTLES = timedelta(seconds=10)
+"""A Gateway says that it has taken a route before all of its proxies act by it: a revision that leaves keeps its pods for so long."""
 
 
 def advance(state: State, wanted: Wanted | None, world: World) -> Progress:
@@ -155,7 +159,7 @@ def _withdrawn(state: State, result: Result, delay: timedelta, world: World, why
     """Without the canary, in one move: it gets nothing from now on."""
     canary = state.canary
     assert canary  # noqa: S101 - for the type checker
-    leaving = Role(canary.revision, canary.model_version, scale_down_at=world.now + delay)
+    leaving = Role(canary.revision, canary.model_version, scale_down_at=_leaves_at(delay, world))
     if state.stable:
         state = state.with_outcome(canary, result, world.now, why)
     return state.changed(canary=None, position=Position(), leaving=(*state.leaving, leaving))
@@ -168,8 +172,13 @@ def _promoted(state: State, world: World) -> State:
     state = state.with_outcome(canary, Result.PROMOTED, world.now)
     leaving = state.leaving
     if state.stable:
-        leaves_at = world.now + timedelta(seconds=world.spec.rollout.scale_down_delay_seconds)
+        leaves_at = _leaves_at(timedelta(seconds=world.spec.rollout.scale_down_delay_seconds), world)
         before = Role(state.stable.revision, state.stable.model_version, scale_down_at=leaves_at, is_back=True)
         leaving = (*leaving, before)
     stable = Role(canary.revision, canary.model_version, since=world.now, digest=canary.digest)
     return state.changed(stable=stable, canary=None, leaving=leaving, position=Position())
+
+
+def _leaves_at(delay: timedelta, world: World) -> datetime:
+    """When pods that get nothing from now on may end."""
+    return world.now + (max(delay, GATEWAY_SETTLES) if world.spec.traffic.by_gateway else delay)

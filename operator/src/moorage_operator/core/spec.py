@@ -98,18 +98,45 @@ class Stickiness(Struct, frozen=True):
         return bool(self.header or self.cookie)
 
 
+class ParentRef(Struct, frozen=True):
+    """A Gateway, or one of its listeners; without a namespace one in the ModelDeployment's own."""
+
+    name: str
+    namespace: str = ""
+    section_name: str = ""
+    port: int | None = None
+
+
+class Gateway(Struct, frozen=True):
+    """Where the address is published; nowhere without `parent_refs`."""
+
+    parent_refs: tuple[ParentRef, ...] = ()
+    hostnames: tuple[str, ...] = ()
+
+
 BY_HAPROXY = ("auto", "haproxy")
 """Values of `traffic.router`."""
 
 
 class Traffic(Struct, frozen=True):
-    router: Literal["auto", "haproxy", "replicas"] = "auto"
+    router: Literal["auto", "haproxy", "gateway", "replicas"] = "auto"
+    gateway: Gateway = Gateway()
     stickiness: Stickiness = Stickiness()
 
     @property
     def by_haproxy(self) -> bool:
         """A router of ours in the namespace divides the requests."""
         return self.router in BY_HAPROXY
+
+    @property
+    def by_gateway(self) -> bool:
+        """A Gateway of the platform's divides the requests."""
+        return self.router == "gateway"
+
+    @property
+    def is_published(self) -> bool:
+        """Does a Gateway of the platform's send requests to it, whoever divides them?"""
+        return bool(self.gateway.parent_refs)
 
     @property
     def shows_weights_by_pods(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from moorage_operator.core import arm_status, checks, gate, names, shadow, state, traffic
+from moorage_operator.core import arm_status, checks, gate, http_route, names, shadow, state, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.observed import Observed
@@ -78,6 +78,9 @@ def phase_of(facts: Facts, found: list[Condition]) -> str:
 
 
 def url_of(facts: Facts) -> str:
+    """Of the Gateway, where there is one: from there all callers get an answer."""
+    if facts.spec.traffic.is_published:
+        return http_route.url(facts.spec.traffic.gateway)
     port = facts.spec.service.port
     owner = facts.observed.owner
     return f"http://{owner.name}.{owner.namespace}.svc" + ("" if port == 80 else f":{port}")

@@ -7,12 +7,13 @@ stable revision with all of it look the same, so that promotion moves no request
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from moorage_operator.core import checks, names, routing
-from moorage_operator.core.kinds import SERVICE, Manifest
+from moorage_operator.core import checks, http_route, names, routing
+from moorage_operator.core.kinds import HTTP_ROUTE, SERVICE, Manifest
 from moorage_operator.core.observed import Observed
 from moorage_operator.core.routing import Held, Match
+from moorage_operator.core.spec import Spec
 from moorage_operator.core.state import State
 
 Split = Mapping[str, float]
@@ -20,7 +21,7 @@ Split = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Routed:
-    """What all routers hold, as they say themselves; without a router of ours, what the one Service selects."""
+    """What all routers hold, as they say themselves; without a router of ours, what the one Service selects, or a Gateway has taken."""
 
     split: Split | None = None
     """None while they do not agree, or one of them can't be asked."""
@@ -56,7 +57,16 @@ def wanted_matches(state: State) -> frozenset[Match]:
     return frozenset(Match(canary.revision, route.value, route.header, route.cookie) for route in at.routes)
 
 
-def routed(observed: Observed) -> Routed:
+def routed(spec: Spec, observed: Observed) -> Routed:
+    """By who divides the requests now: the route of a Gateway, or what the address points to."""
+    route, address = observed.child(HTTP_ROUTE, observed.owner.name), at_address(observed)
+    if route is None or not http_route.divides(route):
+        return replace(address, split=None, matches=None) if spec.traffic.by_gateway else address
+    gateway = _by_gateway(route, observed)
+    return replace(gateway, revisions=gateway.revisions | address.revisions)
+
+
+def at_address(observed: Observed) -> Routed:
     """By where the address points to now: a router or pods."""
     service = observed.child(SERVICE, observed.owner.name)
     if service is None:
@@ -99,6 +109,16 @@ def _effective(held: Held) -> frozenset[Match]:
 def _fewest(known: list[Held]) -> Mapping[str, int]:
     revisions = {revision for held in known for revision in held.endpoints}
     return {revision: min(held.endpoints.get(revision, 0) for held in known) for revision in revisions}
+
+
+def _by_gateway(route: Manifest, observed: Observed) -> Routed:
+    shares, matches, endpoints = http_route.backends(route), http_route.matches_of(route), _ready_pods(observed)
+    named = shares.keys() | {match.revision for match in matches}
+    if not http_route.standing(route).is_taken:
+        # Until then it may send requests to whatever it was told before.
+        return Routed(None, frozenset(named | endpoints.keys()), endpoints, None)
+    total = sum(shares.values())
+    return Routed({name: 100 * share / total for name, share in shares.items()}, frozenset(named), endpoints, matches)
 
 
 def _by_service(service: Manifest, observed: Observed) -> Routed:

@@ -15,10 +15,10 @@ from datetime import datetime
 
 from moorage_operator import errors, ports
 from moorage_operator.core import kinds, names
+from moorage_operator.mirror import Mirror
 from moorage_operator.router import endpoints, files, plan, report, table, target
 from moorage_operator.router.haproxy import Haproxy
 from moorage_operator.router.metrics import Metrics
-from moorage_operator.router.mirror import Mirror
 from moorage_operator.router.report import State
 from moorage_operator.router.settings import Settings
 from moorage_operator.router.stats import Ledger, Sample

@@ -25,6 +25,7 @@ class Mirror:
 
     def __init__(self, cluster: ports.Cluster, selection: ports.Selection, changed: Callable[[], None]) -> None:
         self.objects: dict[str, Manifest] = {}
+        """By name; where the selection has no namespace, by namespace/name."""
         self.listed = False
         self.problem = ""
         self._cluster = cluster
@@ -48,7 +49,7 @@ class Mirror:
 
     async def _list(self) -> None:
         snapshot = await self._cluster.snapshot(self._selection)
-        self.objects = {item["metadata"]["name"]: item for item in snapshot.objects}
+        self.objects = {self._name_of(item): item for item in snapshot.objects}
         self._position = snapshot.resource_version
         self.listed = True
         self._answered()
@@ -66,12 +67,16 @@ class Mirror:
         self._answered()
         if change.happening == "BOOKMARK":
             return
-        name = change.manifest["metadata"]["name"]
+        name = self._name_of(change.manifest)
         if change.happening == "DELETED":
             self.objects.pop(name, None)
         else:
             self.objects[name] = change.manifest
         self._changed()
+
+    def _name_of(self, manifest: Manifest) -> str:
+        metadata = manifest["metadata"]
+        return str(metadata["name"] if self._selection.namespace else f"{metadata['namespace']}/{metadata['name']}")
 
     def _answered(self) -> None:
         self._note("")

@@ -12,8 +12,8 @@ from fake_cluster import FakeCluster
 from moorage_operator import errors
 from moorage_operator.core import kinds
 from moorage_operator.core.kinds import Ref
+from moorage_operator.mirror import Mirror
 from moorage_operator.ports import Selection
-from moorage_operator.router.mirror import Mirror
 from router_world import NAMESPACE, a_slice
 
 SLICES = Selection(kinds.ENDPOINT_SLICE, NAMESPACE, labels={"app.kubernetes.io/managed-by": "moorage"})

@@ -1,0 +1,91 @@
+"""A ModelDeployment on a Gateway of the platform's: its HTTPRoute divides the requests, or sends all of them to the address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from moorage_operator.core import http_route, resources, routing, traffic, writes
+from moorage_operator.core.actions import Action
+from moorage_operator.core.kinds import HTTP_ROUTE, SERVICE, Manifest
+from moorage_operator.core.observed import Observed
+from moorage_operator.core.reasons import Problem, Reason
+from moorage_operator.core.spec import Spec
+from moorage_operator.core.state import State
+
+GRACE = timedelta(seconds=10)
+"""For a Gateway to take a new route, before it is a problem that none does."""
+
+
+def actions(spec: Spec, observed: Observed, state: State) -> Iterator[Action]:
+    """One that divides keeps doing so until somebody else is seen to: changing the router loses no request."""
+    split = traffic.wanted(state)
+    divides = spec.traffic.by_gateway or (
+        http_route.divides(live(observed)) and not _address_divides(spec, observed, state)
+    )
+    if spec.traffic.is_published and split:
+        wanted = (
+            http_route.over_revisions(spec, split, traffic.wanted_matches(state))
+            if divides
+            else http_route.to_address(spec, observed.owner.name)
+        )
+        yield from writes.hold(observed, resources.make_http_route(observed.owner, wanted))
+    elif not divides:
+        yield from writes.delete(observed, HTTP_ROUTE, observed.owner.name)
+
+
+def live(observed: Observed) -> Manifest | None:
+    return observed.child(HTTP_ROUTE, observed.owner.name)
+
+
+def problem(spec: Spec, observed: Observed, now: datetime) -> Problem | None:
+    """Why callers of the Gateway get no answer from this ModelDeployment, or not as they ought to."""
+    if not spec.traffic.is_published:
+        return None
+    ref = observed.ref(HTTP_ROUTE, observed.owner.name)
+    if ref in observed.taken:
+        message = f"the HTTPRoute {ref.name} exists and {observed.taken[ref]}: rename the ModelDeployment or remove that HTTPRoute"
+        return Problem(Reason.NAME_CONFLICT, message)
+    if ref in observed.refused:
+        message = f"the HTTPRoute can't be written (has the cluster the Gateway API, {HTTP_ROUTE.api_version}?): {observed.refused[ref]}"
+        return Problem(Reason.GATEWAY_REFUSED, message)
+    where = http_route.in_words(spec.traffic.gateway, observed.owner.namespace)
+    said = _standing(observed)
+    if said.refusal:
+        return Problem(Reason.GATEWAY_REFUSED, f"the Gateway {where} does not take the HTTPRoute: {said.refusal}")
+    due = grace_until(spec, observed)
+    if due and now >= due:
+        message = f"no Gateway {where} has taken the HTTPRoute yet: is there one of that name, and a controller for its class?"
+        return Problem(Reason.GATEWAY_PENDING, message)
+    return None
+
+
+def grace_until(spec: Spec, observed: Observed) -> datetime | None:
+    """Of a route that no Gateway has taken so far."""
+    route = live(observed)
+    if route is None or not spec.traffic.is_published or _standing(observed).was_taken:
+        return None
+    return datetime.fromisoformat(route["metadata"]["creationTimestamp"]) + GRACE
+
+
+def is_taken(spec: Spec, observed: Observed) -> bool:
+    """As it is now, wherever it is to be published."""
+    return not spec.traffic.is_published or _standing(observed).is_taken
+
+
+def was_taken(spec: Spec, observed: Observed) -> bool:
+    """As it is now or was before: its callers get answers."""
+    return not spec.traffic.is_published or _standing(observed).was_taken
+
+
+def _standing(observed: Observed) -> http_route.Standing:
+    route = live(observed)
+    return http_route.standing(route) if route else http_route.Standing(is_taken=False, was_taken=False)
+
+
+def _address_divides(spec: Spec, observed: Observed, state: State) -> bool:
+    """Does what the address points to now do what is wanted?"""
+    service = observed.child(SERVICE, observed.owner.name)
+    if spec.traffic.by_haproxy and routing.port_of(service) is None:
+        return False
+    return traffic.at_address(observed).holds(state)
