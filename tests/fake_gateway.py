@@ -29,9 +29,13 @@ class FakeGateway:
                     self._told(parent, route) for parent in route["spec"]["parentRefs"] if parent["name"] == "public"
                 ]
                 if told != route.get("status", {}).get("parents"):
-                    self._cluster.edit(
-                        ref, lambda live, told=told: _tell(live, told), manager="gateway", subresource="status"
-                    )  # type: ignore[misc]
+                    self._tell(ref, told)
+
+    def _tell(self, ref: Ref, told: list[Manifest]) -> None:
+        def change(live: Manifest) -> None:
+            live["status"] = {"parents": told}
+
+        self._cluster.edit(ref, change, manager="gateway", subresource="status")
 
     def _told(self, parent: Manifest, route: Manifest) -> Manifest:
         services = {backend["name"] for rule in route["spec"].get("rules", []) for backend in rule["backendRefs"]}
@@ -48,7 +52,3 @@ def _condition(kind: str, generation: int, refusal: str, message: str) -> dict[s
         {"status": "False", "reason": refusal, "message": message} if refusal else {"status": "True", "reason": kind}
     )
     return {"type": kind, "observedGeneration": generation} | status
-
-
-def _tell(live: Manifest, told: list[Manifest]) -> None:
-    live["status"] = {"parents": told}

@@ -81,7 +81,7 @@ def selects(selection: Selection, manifest: Manifest) -> bool:
     ref, labels = kinds.ref_of(manifest), manifest["metadata"].get("labels", {})
     return (
         ref.kind == selection.kind
-        and ref.namespace == selection.namespace
+        and selection.namespace in ("", ref.namespace)
         and selection.name in ("", ref.name)
         and selection.labels.items() <= labels.items()
     )

@@ -448,9 +448,10 @@ async def changes(world: World, selection: Selection, since: str, number: int) -
     return [(change.happening, change.manifest["metadata"]["name"]) for change in found]
 
 
-async def test_a_snapshot_is_followed_by_each_change_after_it(world: World) -> None:
-    label = {"followed-in": world.namespace}
-    selection = Selection(kinds.CONFIG_MAP, world.namespace, labels=label)
+@pytest.mark.parametrize("scope", ["one", "all"])
+async def test_a_snapshot_is_followed_by_each_change_after_it(world: World, scope: str) -> None:
+    label = {"followed-in": f"{world.namespace}-{scope}"}
+    selection = Selection(kinds.CONFIG_MAP, world.namespace if scope == "one" else "", labels=label)
     await world.client.apply(world.config_map("followed-a", labels=label))
     snapshot = await world.client.snapshot(selection)
     added = await world.client.apply(world.config_map("followed-b", labels=label))

@@ -85,6 +85,8 @@ def dry_run(api: Api, manifest: Object) -> subprocess.CompletedProcess[str]:
 
 
 BY_PODS = {"router": "replicas"}
+PUBLIC = {"parentRefs": [{"name": "public", "namespace": "infra"}], "hostnames": ["iris.example.com"]}
+BY_GATEWAY = {"router": "gateway", "gateway": PUBLIC}
 TO_TESTERS = {"setHeaderRoute": {"name": "testers", "match": {"header": "x-group", "value": 'it\'s "beta", ä'}}}
 REFUSED = {
     "no model": (a_model(model=None), "spec.model: Required value"),
@@ -214,7 +216,7 @@ REFUSED = {
     "route without a name": (a_model_with_steps({"setHeaderRoute": {}}), "setHeaderRoute.name: Required value"),
     "route without a router": (
         a_model_with_steps(TO_TESTERS, traffic=BY_PODS),
-        "router replicas knows no requests, only connections: setHeaderRoute needs router haproxy",
+        "router replicas knows no requests, only connections: setHeaderRoute needs router haproxy or gateway",
     ),
     "shadow without a router": (
         a_model(rollout={"shadow": {"percent": 10}}, traffic=BY_PODS),
@@ -223,6 +225,34 @@ REFUSED = {
     "experiment without a router": (
         a_model(experiment={"arms": [AN_ARM]}, traffic=BY_PODS),
         "router replicas knows no requests, only connections: spec.experiment needs router haproxy",
+    ),
+    "gateway without a Gateway": (
+        a_model(traffic={"router": "gateway"}),
+        "router gateway needs spec.traffic.gateway.parentRefs: the Gateway that divides the requests",
+    ),
+    "Gateway without a hostname": (
+        a_model(traffic={"gateway": {"parentRefs": [{"name": "public"}]}}),
+        "a route without a hostname would take all requests of the Gateway: set spec.traffic.gateway.hostnames",
+    ),
+    "hostname that is an address": (
+        a_model(traffic=BY_GATEWAY | {"gateway": PUBLIC | {"hostnames": ["https://iris.example.com"]}}),
+        "hostnames[0] in body should match",
+    ),
+    "key with a Gateway": (
+        a_model(traffic=BY_GATEWAY | {"stickiness": {"header": "x-user"}}),
+        "a Gateway divides each request anew: stickiness needs router haproxy",
+    ),
+    "route by a cookie with a Gateway": (
+        a_model_with_steps({"setHeaderRoute": {"name": "t", "match": {"cookie": "a", "value": "b"}}}, traffic=BY_GATEWAY),
+        "a Gateway matches headers, not cookies: setHeaderRoute by a cookie needs router haproxy",
+    ),
+    "shadow with a Gateway": (
+        a_model(rollout={"shadow": {"percent": 10}}, traffic=BY_GATEWAY),
+        "a Gateway compares no answers: rollout.shadow needs router haproxy",
+    ),
+    "experiment with a Gateway": (
+        a_model(experiment={"arms": [AN_ARM]}, traffic=BY_GATEWAY),
+        "a Gateway keeps nobody with an arm: spec.experiment needs router haproxy",
     ),
     "experiment without an arm": (a_model(experiment={"arms": []}), "should have at least 1 items"),
     "more than four arms": (a_model_with_arms(*({"name": f"a{number}"} for number in range(5))), "must have at most 4 items"),
@@ -285,6 +315,8 @@ def test_bad_input_is_refused_with_a_sentence_that_says_what_to_write(api: Api, 
 
 
 ACCEPTED = {
+    "by a Gateway": a_model_with_steps(TO_TESTERS, {"setWeight": 13}, traffic=BY_GATEWAY),
+    "on a Gateway, by a router": a_model(traffic={"gateway": PUBLIC, "stickiness": {"header": "x-user"}}),
     "the smallest": a_model(),
     "a version": a_model(model={"name": "iris", "version": "12"}),
     "a version that moves no alias": a_model(model={"name": "iris", "version": "12"}, rollout={"rollback": {"moveAliasBack": False}}),
