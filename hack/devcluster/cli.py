@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from devcluster import console, existing, kwok, network, node, outage, paths, providers, settings, tools
+from devcluster import console, existing, gateway, kwok, network, node, outage, paths, providers, settings, tools
 
 Command = Callable[[providers.Cluster, argparse.Namespace], int]
 DEFAULT = "moorage"
@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     disturb.add_argument("--seconds", type=float, required=True)
     fake = add("kwok", _kwok, "have N fake nodes, whose pods become ready without running")
     fake.add_argument("--nodes", type=_count, required=True, metavar="N", help="0 removes them")
+    add("gateway", _gateway, "have the Gateway API, by Traefik: its GatewayClass is `traefik`")
     return top
 
 
@@ -186,6 +187,11 @@ def _disturb(cluster: providers.Cluster, options: argparse.Namespace) -> int:
     if not 0 < options.seconds <= outage.MOST_SECONDS:
         raise console.Failure(f"--seconds is at most {outage.MOST_SECONDS:.0f}.")
     cluster.disturb(options.what, options.seconds)
+    return 0
+
+
+def _gateway(cluster: providers.Cluster, options: argparse.Namespace) -> int:
+    gateway.install(cluster)
     return 0
 
 

@@ -4,6 +4,7 @@ Everything goes to stderr: stdout belongs to the commands whose output is used b
 """
 
 import contextlib
+import pathlib
 import subprocess
 import sys
 import threading
@@ -44,10 +45,16 @@ def step(text: str) -> Iterator[None]:
     say(f"  {text}: {time.monotonic() - begin:.1f} s")
 
 
-def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str | None = None) -> str:
+def run(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    cwd: pathlib.Path | None = None,
+) -> str:
     """The command's stdout; a Failure with the end of what it printed when it does not exit with 0."""
     try:
-        done = subprocess.run(command, env=env, input=stdin, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=env, input=stdin, cwd=cwd, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise Failure(f"{command[0]} is not installed; run hack/install.") from error
     if done.returncode != 0:

@@ -46,6 +46,9 @@ class Existing:
     def load_image(self, image: str) -> str:
         raise console.Failure(f"{self.name} pulls its images: push {image} to a registry that it reaches.")
 
+    def own_image(self, tool: tools.Tool, *, public: str) -> str:
+        return public
+
     def status(self) -> list[str]:
         answers = kube.Kube(self.kubeconfig(), tools.search_path(*self.clients())).answers()
         return [f"{self.name}: a cluster of yours, {'answers' if answers else 'does not answer'}"]

@@ -12,6 +12,7 @@ from typing import Any
 from devcluster import console, paths
 
 GPU = "nvidia.com/gpu"
+MANAGER = "hack-cluster"
 
 
 class Kube:
@@ -36,9 +37,7 @@ class Kube:
 
     def apply(self, manifest: str, values: Mapping[str, str]) -> None:
         text = string.Template((paths.NODE_SOURCES / manifest).read_text()).substitute(values)
-        self.kubectl(
-            "apply", "--server-side", "--force-conflicts", "--field-manager=hack-cluster", "-f", "-", stdin=text
-        )
+        self.kubectl("apply", "--server-side", "--force-conflicts", f"--field-manager={MANAGER}", "-f", "-", stdin=text)
 
     def wait(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -88,6 +88,12 @@ class Node:
             console.run(["docker", "save", "--output", str(archive), image])
             return self._import_file(archive)
 
+    def own_image(self, tool: tools.Tool, *, public: str) -> str:
+        tools.ensure(tool)
+        with self._locked():
+            self._load_own_images(tool)
+        return images.name(tool)
+
     def disturb(self, what: str, seconds: float) -> None:
         """For so long a component stands still, or (pods-to-api) no pod reaches the API server."""
         known, process = settings.load(self.state), self._process()
@@ -147,7 +153,7 @@ class Node:
     def _make_ready(self, cluster: settings.Settings, begin: float) -> None:
         wait = functools.partial(self.kube.wait, seconds=READY_SECONDS)
         wait("containerd", lambda: console.succeeds(self._ctr("version")))
-        self._load_own_images()
+        self._load_own_images(*images.OWN)
         wait("the API server", self.kube.answers)
         values = {
             "node": self.name,
@@ -165,9 +171,9 @@ class Node:
             functools.partial(self.kube.pods_ready, "metrics-server", begin),
         )
 
-    def _load_own_images(self) -> None:
+    def _load_own_images(self, *wanted: tools.Tool) -> None:
         present = console.run(self._ctr("images", "list", "--quiet")).split()
-        for tool in images.OWN:
+        for tool in wanted:
             if images.name(tool) in present:
                 continue
             with tempfile.TemporaryDirectory() as scratch:

@@ -19,6 +19,7 @@ class Tool:
     source: str  # a package with its version for `go install`, or a folder under hack/node
     stamps: tuple[tuple[str, str], ...] = ()  # Go variables set by the linker: without them programs report v0.0.0
     links: tuple[str, ...] = ()  # other names of the same binary
+    package: str = "."  # of the folder's module: its own, or one that it requires, whose `replace` lines it must repeat
 
     @property
     def folder(self) -> pathlib.Path:
@@ -72,6 +73,13 @@ KWOK = Tool(
     source=f"sigs.k8s.io/kwok/cmd/kwok@v{versions.KWOK}",
     stamps=(("sigs.k8s.io/kwok/pkg/consts.Version", f"v{versions.KWOK}"),),
 )
+TRAEFIK = Tool(
+    name="traefik",
+    version=versions.TRAEFIK,
+    source="traefik",
+    stamps=(("github.com/traefik/traefik/v3/pkg/version.Version", versions.TRAEFIK),),
+    package="github.com/traefik/traefik/v3/cmd/traefik",
+)
 PAUSE = Tool("pause", "1", "pause")
 NODE = (KUBERNETES, HELM, COREDNS, METRICS_SERVER, PAUSE)
 
@@ -120,7 +128,7 @@ def _build(tool: Tool) -> None:
                 "-gcflags=all=-dwarf=false",  # `-s -w` would throw it away
                 "-ldflags",
                 flags,
-                tool.source if "@" in tool.source else ".",
+                tool.source if "@" in tool.source else tool.package,
             ],
             cwd=None if "@" in tool.source else paths.NODE_SOURCES / tool.source,
             env=environment,

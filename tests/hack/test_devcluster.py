@@ -18,6 +18,7 @@ from devcluster import (
     components,
     console,
     existing,
+    gateway,
     images,
     kind,
     locks,
@@ -28,6 +29,7 @@ from devcluster import (
     providers,
     settings,
     tools,
+    versions,
 )
 
 
@@ -219,6 +221,39 @@ def test_an_image_archive_holds_the_binary_by_its_digest(tmp_path: pathlib.Path)
     assert config["rootfs"]["diff_ids"] == ["sha256:" + hashlib.sha256(layer).hexdigest()]
     with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
         assert tar.getmember("pause").mode & 0o111
+
+
+@pytest.mark.parametrize(
+    ("tool", "module"),
+    [(tools.KUBERNETES, "k8s.io/kubernetes"), (tools.TRAEFIK, "github.com/traefik/traefik/v3")],
+    ids=["kubernetes", "traefik"],
+)
+def test_a_module_that_wraps_a_program_requires_the_version_it_is_built_as(tool: tools.Tool, module: str) -> None:
+    words = [line.split() for line in (paths.NODE_SOURCES / tool.source / "go.mod").read_text().splitlines()]
+    assert [line[line.index(module) + 1] for line in words if module in line and "=>" not in line] == [
+        f"v{tool.version}"
+    ]
+
+
+def test_a_cluster_that_pulls_its_images_gets_the_public_traefik_and_keeps_gateway_crds_of_others(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = tmp_path / "said"
+    for name in ("kubectl", "helm"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "$@" >> {said}\n[ "$1" != apply ] || cat >> {said}\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("KUBECONFIG", "/home/me/production.yaml")
+    crds = paths.binaries() / f"gateway-api-{versions.TRAEFIK}.yaml"
+    crds.parent.mkdir(parents=True)
+    crds.touch()
+
+    assert cli.main(["gateway"]) == 0
+    told = said.read_text()
+    assert f"image: {gateway.PUBLIC_IMAGE}\n" in told
+    [applied] = [line for line in told.splitlines() if f"--filename={crds}" in line]
+    assert "--force-conflicts" not in applied
 
 
 def test_certificates_are_made_once_and_trusted_by_their_authority(tmp_path: pathlib.Path) -> None:
