@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+import gateways
 import mlflow_in_cluster
 from fixtures_cluster import Api
+from gateways import Gateway
 from installation import Installation
 from mlflow_in_cluster import LOGIN, PORT, Registry
 from place import Place, a_namespace, until
@@ -74,6 +76,12 @@ def operator(api: Api, registry: Registry) -> Iterator[Installation]:
     found.install(found.values(registry))
     yield found
     found.remove()
+
+
+@pytest.fixture(scope="session")
+def gateway(api: Api) -> Iterator[Gateway]:
+    with gateways.running(api) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import backends
-import gateways
 from backends import GRPC, HTTP
 from fixtures_cluster import Api
 from gateways import CONTROLLER, PARENT, Caller, Gateway
@@ -31,12 +30,6 @@ MARKED = {
 }
 BEHIND_SECONDS = 5.0
 """So long after it has accepted a route, Traefik may still do as the one before said: it takes a change every 2 s at most."""
-
-
-@pytest.fixture(scope="session")
-def gateway(api: Api) -> Iterator[Gateway]:
-    with gateways.running(api) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
