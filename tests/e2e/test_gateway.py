@@ -102,14 +102,16 @@ def test_changing_the_router_in_a_rollout_loses_no_request(
     with load.on(place, HOST if callers == "of the Gateway" else name, "digits-onnx", pause=0.02) as running:
         for router in ("gateway", "replicas", "gateway", "haproxy", "replicas", "haproxy"):
             place.change(name, traffic=traffic(router))
-            until(
-                90, f"{router} divides", lambda router=router: divides(place, name, router), lambda: place.model(name)
-            )  # type: ignore[misc]
+            wait_until_divided(place, name, router)
             time.sleep(3)  # a time in which nothing may fail, not a wait
         command(place, name, f"promote@{place.status(name)['canary']['revision']}/1")
         until(90, "version 2 is stable", lambda: place.stable_version(name) == "2", lambda: place.status(name))
     assert running.failed == 0, running.said
     place.delete("mdep", name)
+
+
+def wait_until_divided(place: Place, name: str, router: str) -> None:
+    until(90, f"{router} divides", lambda: divides(place, name, router), lambda: place.model(name))
 
 
 def divides(place: Place, name: str, router: str) -> bool:
