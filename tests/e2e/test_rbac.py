@@ -9,9 +9,11 @@ import pytest
 
 import audit
 from fixtures_cluster import Api
+from gateways import PARENT, Gateway
 from installation import OPERATOR, Installation
 from place import CHILDREN, Object, Place, a_model, until
 
+ROUTES = "gateway.networking.k8s.io/httproutes"
 INTERNAL = {
     ("moorage.dev/modeldeployments/finalizers", "update"): "asked by admission, for blockOwnerDeletion of a child",
     ("apps/deployments", "create"): "asked within an apply (PATCH) that makes the object",
@@ -20,6 +22,7 @@ INTERNAL = {
     ("/configmaps", "create"): "the same",
     ("autoscaling/horizontalpodautoscalers", "create"): "the same",
     ("policy/poddisruptionbudgets", "create"): "the same",
+    (ROUTES, "create"): "the same",
     ("coordination.k8s.io/leases", "create"): "used once, by the very first leader",
 }
 """Rights that no line of an audit log shows, or that are used before the test begins. Those of children are proven below."""
@@ -35,6 +38,10 @@ OF_ROUTERS = {
     (f"{RBAC}/rolebindings", "delete"): "the same",
 }
 """The same, of what each namespace's router needs."""
+
+
+def on_a_gateway(name: str, router: str = "gateway") -> Object:
+    return {"router": router, "gateway": {"parentRefs": [PARENT], "hostnames": [f"{name}.example.org"]}}
 
 
 def granted(operator: Installation) -> set[tuple[str, str]]:
@@ -82,12 +89,26 @@ def live_a_full_life(place: Place, operator: Installation) -> None:
         lambda: not [item for item in place.children("full") if item["metadata"]["name"] == revision],
     )
 
+    publish_and_take_back(place)
+
+
+def publish_and_take_back(place: Place) -> None:
+    route = "httproutes.gateway.networking.k8s.io"
+    place.apply(a_model("published", traffic=on_a_gateway("published"), rollout={"scaleDownDelaySeconds": 0}))
+    place.wait_ready("published")
+    place.change("published", pod={"labels": {"team": "search"}})
+    place.wait_ready("published")
+    place.change("published", traffic={"router": "replicas", "gateway": {"parentRefs": []}})
+    until(60, "the route is gone", lambda: not place.get(route, "published"))
+
 
 def template_annotations(place: Place, deployment: str) -> Object:
     return dict(place.get("deployment", deployment)["spec"]["template"]["metadata"].get("annotations", {}))
 
 
-def test_every_right_is_used_and_none_is_missing(api: Api, place: Place, operator: Installation) -> None:
+def test_every_right_is_used_and_none_is_missing(
+    api: Api, gateway: Gateway, place: Place, operator: Installation
+) -> None:
     since = audit.now()
     live_a_full_life(place, operator)
     seen = audit.requests(api, audit.service_account(operator.namespace), since)
@@ -123,12 +144,14 @@ def without(operator: Installation, resource: str, verb: str) -> Iterator[None]:
 
 @pytest.mark.parametrize(("resource", "verb"), PROVEN)
 def test_a_right_that_no_audit_log_shows_is_needed_all_the_same(
-    place: Place, operator: Installation, resource: str, verb: str
+    gateway: Gateway, place: Place, operator: Installation, resource: str, verb: str
 ) -> None:
     name = "without-" + resource.partition("/")[2].partition("/")[0]
+    traffic = on_a_gateway(name, "replicas") if resource == ROUTES else {}
+    reason, kind = ("GatewayRefused", "TrafficProgrammed") if traffic else ("ChildRefused", "RuntimeAvailable")
     with without(operator, resource, verb):
-        place.apply(a_model(name, autoscaling={"minReplicas": 2, "maxReplicas": 3}))
-        told = place.wait_for_reason(name, "ChildRefused", seconds=60, kind="RuntimeAvailable")
+        place.apply(a_model(name, autoscaling={"minReplicas": 2, "maxReplicas": 3}, traffic=traffic))
+        told = place.wait_for_reason(name, reason, seconds=60, kind=kind)
         assert "forbidden" in told["message"] or "cannot" in told["message"]
 
     place.wait_ready(name)
