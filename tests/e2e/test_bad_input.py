@@ -325,6 +325,8 @@ SHOWN_ELSEWHERE = {
     Reason.DISK_FULL: "tests/runtime: it takes a full disk",
     Reason.AUTOSCALER_FAILED: "tests/operator: it takes a fault of Kubernetes",
     Reason.ROLLED_BACK: "test_rollouts.py",
+    Reason.GATEWAY_PENDING: "test_gateway.py",
+    Reason.GATEWAY_REFUSED: "test_gateway.py",
     Reason.SIGNATURE_INCOMPATIBLE: "test_signatures.py",
     Reason.ANALYSIS_FAILED: "test_judgement.py",
     Reason.INCONCLUSIVE: "tests/operator",

@@ -55,6 +55,9 @@ def test_versions_take_over_by_the_weights_of_a_gateway_and_go_back(
     place.apply(a_model("stepwise", model, replicas=2, rollout=FAST, traffic=traffic("gateway")))
     place.wait_ready("stepwise")
     assert place.status("stepwise")["url"] == f"http://{HOST}"
+    place.delete(ROUTE, "stepwise")
+    until(30, "the route is there again", lambda: place.get(ROUTE, "stepwise").get("status"))
+    place.wait_ready("stepwise")
     seen: list[int] = []
     with load.on(place, HOST, "digits-onnx", pause=0.02) as running:
         registry.set_alias(model, "2")
