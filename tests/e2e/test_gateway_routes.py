@@ -54,7 +54,7 @@ def caller(gateway: Gateway) -> Iterator[Caller]:
         yield found
 
 
-def a_rule(port: int = HTTP, matches: list[Object] | None = None, **weights: int) -> Object:
+def a_rule(port: int = HTTP, matches: list[Object] | None = None, /, **weights: int) -> Object:
     refs = [{"name": name, "port": port, "weight": weight} for name, weight in weights.items()]
     return {"backendRefs": refs, "filters": [MARKED]} | ({"matches": matches} if matches else {})
 
@@ -94,7 +94,7 @@ def settled(caller: Caller, expected: set[str]) -> None:
 
 
 def test_weights_are_kept_and_a_header_rule_wins(here: Place, caller: Caller) -> None:
-    routed(here, caller, a_rule(old=90, new=10), a_rule(matches=TESTERS, new=1))
+    routed(here, caller, a_rule(old=90, new=10), a_rule(HTTP, TESTERS, new=1))
     settled(caller, {"old", "new"})
 
     seen = answers(caller, 2000)
@@ -104,7 +104,7 @@ def test_weights_are_kept_and_a_header_rule_wins(here: Place, caller: Caller) ->
 
 
 def test_one_route_has_both_protocols_and_marks_what_passes(here: Place, gateway: Gateway, caller: Caller) -> None:
-    routed(here, caller, a_rule(old=1), a_rule(port=GRPC, matches=BY_GRPC, new=1))
+    routed(here, caller, a_rule(old=1), a_rule(GRPC, BY_GRPC, new=1))
     settled(caller, {"old"})
 
     sent = {"x-moorage-arm": "canary", "x-moorage-shadow": "new", "x-user-id": "7"}
