@@ -45,8 +45,9 @@ test: setup ## All tests, on a real cluster: check, unit, contract, runtime, end
 	$(WITH_CLUSTER) $(PYTEST) -m "not long"
 
 .PHONY: test-cluster
-test-cluster: ## Start the cluster of the tests
+test-cluster: ## Start the cluster of the tests, with a Gateway
 	$(TEST_CLUSTER) up --audit --gpus 4
+	$(TEST_CLUSTER) gateway
 
 # The first time, the cluster's programs keep both cores busy and the images wait for downloads and the disk: together they
 # take minutes less. A cluster of yours has its images already.

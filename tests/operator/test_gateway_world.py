@@ -180,6 +180,8 @@ async def test_a_gateway_that_refuses_is_quoted() -> None:
     served.move_alias("3")
     served.apply(replicas=2, traffic=BY_GATEWAY)
     await served.settle()
+    assert served.condition("TrafficProgrammed") == ("Unknown", "Pending"), "it may not have seen the Services yet"
+    await served.pass_time(11)
     assert set(refused(served)) == {("False", "GatewayRefused")}
     assert "NotAllowedByListeners: not this one" in served.message("Ready")
 

@@ -14,7 +14,7 @@ from moorage_operator.core.spec import Spec
 from moorage_operator.core.state import State
 
 GRACE = timedelta(seconds=10)
-"""For a Gateway to take a new route, before it is a problem that none does."""
+"""For a Gateway to take a new route, before it is a problem that it does not."""
 
 
 def actions(spec: Spec, observed: Observed, state: State) -> Iterator[Action]:
@@ -49,21 +49,23 @@ def problem(spec: Spec, observed: Observed, now: datetime) -> Problem | None:
     if ref in observed.refused:
         message = f"the HTTPRoute can't be written (has the cluster the Gateway API, {HTTP_ROUTE.api_version}?): {observed.refused[ref]}"
         return Problem(Reason.GATEWAY_REFUSED, message)
+    due = grace_until(spec, observed)
+    if due is None or now < due:
+        return None
     where = http_route.in_words(spec.traffic.gateway, observed.owner.namespace)
     said = _standing(observed)
     if said.refusal:
         return Problem(Reason.GATEWAY_REFUSED, f"the Gateway {where} does not take the HTTPRoute: {said.refusal}")
-    due = grace_until(spec, observed)
-    if due and now >= due:
+    if not said.was_taken:
         message = f"no Gateway {where} has taken the HTTPRoute yet: is there one of that name, and a controller for its class?"
         return Problem(Reason.GATEWAY_PENDING, message)
     return None
 
 
 def grace_until(spec: Spec, observed: Observed) -> datetime | None:
-    """Of a route that no Gateway has taken so far."""
+    """Of a new route, which a Gateway may also refuse for a moment, until it has seen its Services."""
     route = live(observed)
-    if route is None or not spec.traffic.is_published or _standing(observed).was_taken:
+    if route is None or not spec.traffic.is_published:
         return None
     return datetime.fromisoformat(route["metadata"]["creationTimestamp"]) + GRACE
 
