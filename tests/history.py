@@ -370,10 +370,10 @@ class History(RuleBasedStateMachine):
         self.testers_get_a_canary_only_when_it_has_ready_pods()
 
     def _pass(self) -> None:
-        before, spec = self.world.counts(), self.world.all(MODEL_DEPLOYMENT)[0]["spec"]
+        before, spec = self._replicas(), self.world.all(MODEL_DEPLOYMENT)[0]["spec"]
         with contextlib.suppress(errors.ClusterError):
             asyncio.run(self.world.reconcile())
-        stable = self.world.status.get("stable", {}).get("modelVersion")
+        stable = self.world.status.get("stable", {}).get("revision")
         capacity = self.world.status.get("capacity", {})
         ends_first = spec.get("rollout", {}).get("strategy") == "recreate" or capacity.get("stableEnded")
         if stable in before and "autoscaling" not in spec and not ends_first:
@@ -383,9 +383,13 @@ class History(RuleBasedStateMachine):
             carries = min(
                 before[stable], max(-(-spec.get("replicas", 1) * share // 100), min(spec.get("replicas", 1), 1))
             )
-            assert self.world.counts()[stable] >= carries, "stable has fewer pods than it needs"
+            assert self._replicas()[stable] >= carries, "stable has fewer pods than it needs"
         if not self.world.deaf:
             self._callers_can_use_what_they_get()
+
+    def _replicas(self) -> dict[str, int]:
+        """Of each revision's Deployment."""
+        return {item["metadata"]["name"]: item["spec"]["replicas"] for item in self.world.of_models(DEPLOYMENT)}
 
     def _callers_can_use_what_they_get(self) -> None:
         spec, status = self._spec(), self.world.status
