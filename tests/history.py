@@ -41,7 +41,7 @@ FATES = st.sampled_from(
         world.fetched({"inputs": [["y", "double"]], "outputs": []}),
     ]
 )
-CROWDED = [
+CROWDED: list[dict[str, Any]] = [
     {"strategy": "canary", "steps": [{"setWeight": 50}, {"setWeight": 75}], "onNoCapacity": "shrinkStable"},
     {"strategy": "canary", "steps": [{"setWeight": 50}, {"pause": {"duration": 20}}], "onNoCapacity": "recreate"},
 ]
