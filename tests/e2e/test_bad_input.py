@@ -386,6 +386,7 @@ def told(world: World) -> dict[str, Told]:
         names = list(found)[first : first + AT_ONCE]
         for name in names:
             ROWS[name].cause(world)
+            look(world.place, {name: item for name, item in found.items() if item.begin and not item.ended})
         for name in names:
             found[name].begin = time.monotonic()
         world.place.apply(*(merged(a_model(name, **ROWS[name].model), {"spec": ROWS[name].spec}) for name in names))

@@ -90,6 +90,13 @@ async def test_each_refusal_has_its_error(status: int, expected: type[errors.Clu
     assert str(caught.value) == "apply ConfigMap models/iris: said the server"
 
 
+async def test_a_namespace_that_is_gone_is_no_refusal_of_the_child(tmp_path: Path) -> None:
+    body = {"message": 'namespaces "models" not found', "details": {"name": "models", "kind": "namespaces"}}
+    async with client_of(always(404, body), tmp_path) as client:
+        with pytest.raises(errors.NamespaceTerminating):
+            await client.apply(MANIFEST)
+
+
 async def test_a_full_server_says_when_to_come_back(tmp_path: Path) -> None:
     async with client_of(always(429, **{"Retry-After": "7"}), tmp_path) as client:
         with pytest.raises(errors.Throttled) as caught:

@@ -7,7 +7,7 @@ OperatorError
 │   ├── Expired              410: what happened since that resource version is forgotten, list anew
 │   ├── Forbidden            401, 403: RBAC, admission policy or quota says no
 │   ├── Invalid              400, 404 on write, 422: this object can't be stored as it is
-│   ├── NamespaceTerminating 403: the namespace is being deleted, nothing can be made in it any more
+│   ├── NamespaceTerminating 403, 404: the namespace is being deleted or gone, nothing can be made in it any more
 │   ├── Throttled            429: slow down, with the server's `retry_after` seconds
 │   └── Unreachable          5xx, refused, reset, timed out: try again later
 ├── AgentUnreachable         the agent of one router did not answer as it should

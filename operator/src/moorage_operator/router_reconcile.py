@@ -65,7 +65,7 @@ class RouterReconciler:
         before = routing.read_ports(config_map, self._addresses(key.namespace))
         after = routing.allocated(before, wanted)
         data = routing.data(after, self._rows_of(key.namespace, wanted, after, config_map))
-        owners = [self._owner(key.namespace, name) for name in sorted(wanted)]
+        owners = [_owner(wanted[name]) for name in sorted(wanted)]
         plan = RouterPlan(key.namespace, owners, self._settings, observed)
         may_roll = not self._someone_rolls(key.namespace)
         for action in plan.actions(data, may_roll=may_roll):
@@ -121,9 +121,6 @@ class RouterReconciler:
             del self._rows[key]
         return rows
 
-    def _owner(self, namespace: str, name: str) -> revisions.Owner:
-        return revisions.Owner(namespace, name, self._index.in_namespace(namespace)[name]["metadata"]["uid"])
-
     def _someone_rolls(self, but: str) -> bool:
         """Is another namespace's router being renewed? One that can't be is not waited for: its old pods go on."""
         for namespace in self._index.router_namespaces - {but}:
@@ -176,3 +173,8 @@ def _asks_for_router(manifest: Manifest) -> bool:
 def _is_rolling(deployment: Manifest) -> bool:
     gave_up = checks.condition_of(deployment, "Progressing").get("reason") == "ProgressDeadlineExceeded"
     return not gave_up and not checks.has_available(deployment, deployment["spec"].get("replicas", 1))
+
+
+def _owner(manifest: Manifest) -> revisions.Owner:
+    metadata = manifest["metadata"]
+    return revisions.Owner(metadata["namespace"], metadata["name"], metadata["uid"])

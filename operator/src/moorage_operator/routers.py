@@ -143,7 +143,7 @@ class Routers:
         is_news = asked.keys() != router.answers.keys()
         router.answers = asked
         for key in keys:
-            if self.view(key) != before[key] or (is_news and key in router.awaited_by):
+            if is_news or self.view(key) != before[key]:
                 self._wake(key)
 
     async def _answer(self, pod: Manifest, router: _Router) -> _Answer:

@@ -24,6 +24,9 @@ SAFE_BOUND = math.log(1 / BETA)
 SAFE_FEEDBACK_RATIO = 1.5
 """Odds ratio below which a canary's answers count as no worse than stable's."""
 
+DIGITS = 5
+"""Of logarithms in the status: what is rounded off in a day of ticks is less than 0.03."""
+
 MOST_LOG = 30.0
 """E-values are shown up to there: no number of requests makes a status longer."""
 
@@ -200,8 +203,9 @@ def observe(guard: Guard, state: State, tick: Tick, pairs: Pairs = NO_PAIRS) -> 
 
 
 def _grown(tests: tuple[Test, ...], products: Logs, tick: Tick, dispersion: float) -> Logs:
-    """Of the one test that compares the arms, if there is one."""
-    return next((found for test in tests if (found := test.grown(products, tick, dispersion))), ())
+    """Of the one test that compares the arms, if there is one; with as many digits as a status needs."""
+    found = next((found for test in tests if (found := test.grown(products, tick, dispersion))), ())
+    return tuple(round(product, DIGITS) for product in found)
 
 
 def find(guard: Guard, state: State, *, alpha: float, is_broken: bool = False) -> Finding:

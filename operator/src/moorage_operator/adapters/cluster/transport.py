@@ -141,6 +141,7 @@ class _Cause(msgspec.Struct):
 class _Details(msgspec.Struct):
     causes: list[_Cause] | None = None
     name: str = ""
+    kind: str = ""
 
 
 class _Status(msgspec.Struct):
@@ -159,7 +160,8 @@ def _error(call: Call, response: RESTResponse, data: bytes) -> errors.ClusterErr
         return errors.Throttled(message, status=status, retry_after=_seconds(response.headers.get("Retry-After")))
     if status == HTTPStatus.UNPROCESSABLE_ENTITY and _is_stale(call, details):
         return errors.Conflict(f"{call.what}: the live object is no longer the one that was meant", status=status)
-    if any(cause.reason == _NAMESPACE_TERMINATING for cause in details.causes or ()):
+    is_gone = status == HTTPStatus.NOT_FOUND and details.kind == "namespaces"
+    if is_gone or any(cause.reason == _NAMESPACE_TERMINATING for cause in details.causes or ()):
         return errors.NamespaceTerminating(message, status=status)
     return _class(call, status)(message, status=status)
 
