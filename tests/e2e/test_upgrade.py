@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import helm
-from fixtures_cluster import Api
+from fixtures_cluster import MODEL_DEPLOYMENT, Api
 from installation import Installation
 from mlflow_in_cluster import Registry
 from place import Object, Place, a_model, until
