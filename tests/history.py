@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+import picture
 import world
 from moorage_operator import errors
 from moorage_operator.core import names, routing
@@ -341,6 +342,7 @@ class History(RuleBasedStateMachine):
         """Nothing is left to tell the registry, and the tags of each version are those of its last outcome."""
         told: set[str] = set()
         for outcome in self.world.status.get("history", ()):
+            assert picture.says(outcome["result"], outcome.get("reason", "")), "docs/rollouts.md does not say so"
             notice = outcome.get("registry", {})
             assert "Pending" not in (notice.get("tags"), notice.get("aliasMove"))
             if "tags" in notice and outcome["modelVersion"] not in told:
