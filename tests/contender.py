@@ -57,7 +57,8 @@ def verdict(election: Election) -> str:
 
 
 def say(what: str) -> None:
-    print(json.dumps({"what": what, "at": time.monotonic()}), flush=True)  # noqa: T201 -- the test reads this
+    """In one piece: two threads say something at the same moment."""
+    os.write(sys.stdout.fileno(), (json.dumps({"what": what, "at": time.monotonic()}) + "\n").encode())
 
 
 if __name__ == "__main__":

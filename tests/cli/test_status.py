@@ -198,13 +198,19 @@ def on_a_terminal(cluster: Cluster, **environment: str) -> str:
 
 def test_watch_goes_on_until_ctrl_c_and_then_says_nothing(cluster: Cluster) -> None:
     command = [sys.executable, str(PLUGIN), "status", "fraud", "--watch"]
-    with subprocess.Popen(
-        command, env=cluster.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as running:
-        assert running.stdout
-        assert running.stdout.readline() == "ModelDeployment fraud, namespace shop\n"
-        running.send_signal(signal.SIGINT)
-        _, complaint = running.communicate(timeout=10)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job ignores it, and its children
+    try:
+        with subprocess.Popen(
+            command, env=cluster.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as running:
+            assert running.stdout
+            assert running.stdout.readline() == "ModelDeployment fraud, namespace shop\n"
+            running.send_signal(signal.SIGINT)
+            _, complaint = running.communicate(timeout=10)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (running.returncode, complaint) == (0, "")
 
 

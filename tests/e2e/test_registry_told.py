@@ -13,6 +13,7 @@ from place import Place, a_model, until
 ROLLOUT: dict[str, Any] = {
     "steps": [{"setWeight": 50}, {"pause": {"duration": 2}}],
     "progressDeadlineSeconds": 40,
+    "signature": "any",
     "scaleDownDelaySeconds": 2,
     "abortScaleDownDelaySeconds": 2,
     "rollback": {"moveAliasBack": True},
