@@ -9,8 +9,9 @@ from typing import Any
 from moorage_operator.core import names, rollout, spec, steps, strategy
 from moorage_operator.core.counted import Sample
 from moorage_operator.core.header_routes import Route
-from moorage_operator.core.kinds import DEPLOYMENT, Manifest, Ref
+from moorage_operator.core.kinds import CONFIG_MAP, DEPLOYMENT, Manifest, Ref
 from moorage_operator.core.observed import Observed
+from moorage_operator.core.pods import DIGEST_KEY, SIGNATURE_KEY
 from moorage_operator.core.revisions import Owner
 from moorage_operator.core.rollout import Progress, Wanted
 from moorage_operator.core.routing import Match
@@ -53,6 +54,8 @@ class A:
     sample: Sample | None = None
     wants: Wanted | None = CANARY
     canary: str = "fraud-v4"
+    signatures: dict[str, str] = field(default_factory=dict)
+    """Those that are pinned, of each revision."""
     leaving: tuple[Role, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     traffic: dict[str, Any] = field(default_factory=dict)
@@ -64,7 +67,7 @@ class A:
     def world(self) -> World:
         manifest: dict[str, Any] = {"model": {"name": "detector", "alias": "champion"}, "replicas": self.replicas}
         manifest |= {"rollout": {"steps": self.steps} | self.options, "traffic": {"router": self.router} | self.traffic}
-        children = {}
+        children: dict[Ref, Manifest] = {}
         for revision, count in self.ready.items():
             status = {"observedGeneration": 1, "updatedReplicas": count, "availableReplicas": count}
             children[Ref(DEPLOYMENT, "payments", revision)] = {
@@ -72,6 +75,9 @@ class A:
                 "spec": {"replicas": count},
                 "status": status,
             }
+        for revision, signature in self.signatures.items():
+            pin = {DIGEST_KEY: "sha256:0", SIGNATURE_KEY: signature}
+            children[Ref(CONFIG_MAP, "payments", revision)] = {"data": pin}
         pods = tuple(self._pod(name, number) for name, count in self.ready.items() for number in range(count))
         observed = Observed(owner=OWNER, generation=1, children=children, pods=pods, sample=self.sample)
         revisions = frozenset(self.split if self.split is not None else {"fraud-v3", "fraud-v4"})

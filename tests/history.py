@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+import picture
 import world
 from moorage_operator import errors
 from moorage_operator.core import names, routing
@@ -42,6 +43,12 @@ FATES = st.sampled_from(
         world.fetched({"inputs": [["y", "double"]], "outputs": []}),
     ]
 )
+CROWDED: list[dict[str, Any]] = [
+    {"strategy": "canary", "steps": [{"setWeight": 50}, {"setWeight": 75}], "onNoCapacity": "shrinkStable"},
+    {"strategy": "canary", "steps": [{"setWeight": 50}, {"pause": {"duration": 20}}], "onNoCapacity": "recreate"},
+]
+"""For when there are not enough GPUs for two versions."""
+
 ROUTED: dict[str, Any] = {
     "strategy": "canary",
     "steps": [
@@ -63,8 +70,7 @@ STRATEGIES: list[dict[str, Any]] = [
     {"strategy": "canary", "progressDeadlineSeconds": 30, "rollback": {"moveAliasBack": True}},
     {"strategy": "canary", "steps": [{"setWeight": 50}, {"pause": {"duration": 20}}, {"setWeight": 75}]},
     {"strategy": "canary", "steps": [{"setWeight": 0}, {"pause": {}}, {"setWeight": 50}, {"pause": {}}]},
-    {"strategy": "canary", "steps": [{"setWeight": 50}, {"setWeight": 75}], "onNoCapacity": "shrinkStable"},
-    {"strategy": "canary", "steps": [{"setWeight": 50}, {"pause": {"duration": 20}}], "onNoCapacity": "recreate"},
+    *CROWDED,
     ROUTED,
     {"strategy": "blueGreen"},
     {"strategy": "blueGreen", "blueGreen": {"autoPromote": False}},
@@ -150,6 +156,33 @@ class History(RuleBasedStateMachine):
     @rule(gpus=st.sampled_from([3, 4, 5]))
     def run_out_of_gpus(self, gpus: int) -> None:
         self.world.gpus = gpus
+
+    @rule(version=VERSIONS, rollout=st.sampled_from(CROWDED), gpus=st.sampled_from([3, 4, 5]))
+    def come_where_there_is_little_room(self, version: str, rollout: dict[str, Any], gpus: int) -> None:
+        """All at once: by chance a history hardly ever gets there."""
+        resources = {"limits": {"nvidia.com/gpu": 1}}
+        self.world.apply(replicas=3, autoscaling=None, rollout=rollout, resources=resources, traffic={"router": "auto"})
+        self.world.fates.clear()
+        self.come_to_rest(later=31)
+        self.world.gpus = gpus
+        self._follow(version)
+
+    @rule(version=VERSIONS)
+    def come_with_another_signature(self, version: str) -> None:
+        """The same; what is pinned already stays."""
+        self.world.fates.clear()
+        self.come_to_rest(later=31)
+        self.world.apply(rollout={"strategy": "canary", "steps": [{"setWeight": 50}, {"pause": {}}]})
+        for number, name in enumerate("1234"):
+            self.world.fates[name] = world.fetched({"inputs": [[f"x{number}", "double"]], "outputs": []})
+        self._follow(version)
+
+    def _follow(self, version: str) -> None:
+        self.world.move_alias(version)
+        for _ in range(6):
+            self._pass()
+            self.world.run_controllers()
+            self.world.now += timedelta(seconds=11)
 
     @rule()
     def lose_the_registry(self) -> None:
@@ -309,6 +342,7 @@ class History(RuleBasedStateMachine):
         """Nothing is left to tell the registry, and the tags of each version are those of its last outcome."""
         told: set[str] = set()
         for outcome in self.world.status.get("history", ()):
+            assert picture.says(outcome["result"], outcome.get("reason", "")), "docs/rollouts.md does not say so"
             notice = outcome.get("registry", {})
             assert "Pending" not in (notice.get("tags"), notice.get("aliasMove"))
             if "tags" in notice and outcome["modelVersion"] not in told:

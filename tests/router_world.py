@@ -107,6 +107,14 @@ class Router:
         async with asyncio.timeout(DEADLINE):
             return await self.process.wait()
 
+    async def start(self, **models: Any) -> None:
+        """Both containers, with these models."""
+        self.settings.layout.folder.mkdir()
+        version = self.write(**models)
+        await self.start_haproxy()
+        self.start_agent()
+        await self.holds(version)
+
     def start_agent(self) -> None:
         self._task = asyncio.create_task(self.agent.run())
 
@@ -228,6 +236,18 @@ class Router:
             return set(servers) <= up
 
         await until(seen, f"HAProxy has {servers}")
+
+    async def haproxy_has_not(self, server: str, backend: str = ":grpc") -> None:
+        async def seen() -> bool:
+            found = (await self.haproxy.sample()).pools
+            return not any(
+                item.name == server and item.up
+                for name, pool in found.items()
+                if backend in name
+                for item in pool.servers
+            )
+
+        await until(seen, f"HAProxy sends {server} nothing")
 
     async def ask(self, keys: Iterable[str], *, header: str = "x-user-id", **headers: str) -> dict[str, Answer]:
         """One request for each key, over some kept-alive connections."""

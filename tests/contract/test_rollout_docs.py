@@ -36,7 +36,7 @@ def test_each_command_is_told() -> None:
 
 
 def test_the_picture_ends_as_rollouts_end() -> None:
-    assert set(re.findall(r"(\w+) --> \[\*\]", DIAGRAM)) == set(Result)
+    assert set(re.findall(r"^ {4}(\w+) --> \[\*\]", DIAGRAM, re.MULTILINE)) == set(Result)
 
 
 def test_each_field_of_the_rollout_is_told_somewhere() -> None:

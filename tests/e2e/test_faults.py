@@ -22,7 +22,7 @@ from place import Object, Place, a_model, until
 NAME, MODEL = "steady", "digits-steady"
 STEPS = [{"setWeight": 20}, {"pause": {}}, {"setWeight": 60}, {"pause": {}}]
 ROLLOUT: dict[str, Any] = {"steps": STEPS, "scaleDownDelaySeconds": 2, "abortScaleDownDelaySeconds": 2}
-IN_FLIGHT = 4
+IN_FLIGHT = 6
 """Callers of the load: so many requests may be on their way in one place."""
 
 
@@ -70,7 +70,7 @@ def kill(place: Place, pod: str) -> None:
 def test_an_operator_that_is_killed_at_each_step_loses_no_request(
     place: Place, operator: Installation, steady: str, halfway: str
 ) -> None:
-    with load.on(place, steady, "digits-onnx", pause=0.02) as running:
+    with load.on(place, steady, "digits-onnx", pause=0.02, by_grpc=MODEL) as running:
         for step in (1, 3):
             kill(operator.place, operator.leader())
             command(place, f"promote@{halfway}/{step}")
@@ -99,7 +99,7 @@ def disturbed(api: Api, place: Place, name: str, what: str, seconds: int) -> Non
     if "a cluster of yours" in api.hack("cluster", "status"):
         pytest.skip("only a cluster that hack/cluster made can be disturbed")
     before = restarts(place)
-    with load.on(place, name, "digits-onnx", pause=0.02) as running:
+    with load.on(place, name, "digits-onnx", pause=0.02, by_grpc=MODEL) as running:
         api.hack("cluster", "disturb", what, f"--seconds={seconds}")
         time.sleep(3)
         until(60, "the API server answers", lambda: place.status(name).get("weights"))
@@ -135,7 +135,7 @@ KILLED: dict[str, Callable[[Place, str], str]] = {
 def test_a_pod_that_is_killed_costs_what_was_in_flight_there_and_nothing_later(
     place: Place, steady: str, halfway: str, which: str
 ) -> None:
-    with load.on(place, steady, "digits-onnx", pause=0.02) as running:
+    with load.on(place, steady, "digits-onnx", pause=0.02, by_grpc=MODEL) as running:
         kill(place, KILLED[which](place, halfway))
         time.sleep(15)
     assert running.failed <= IN_FLIGHT, running.said
@@ -150,7 +150,7 @@ def later_failures(said: str) -> int:
 
 def test_routers_that_are_all_replaced_lose_no_request(place: Place, steady: str, halfway: str) -> None:
     before = set(routers(place))
-    with load.on(place, steady, "digits-onnx", pause=0.02) as running:
+    with load.on(place, steady, "digits-onnx", pause=0.02, by_grpc=MODEL) as running:
         place.kubectl("rollout", "restart", "deployment/moorage-router")
         place.wait_rolled_out("moorage-router", seconds=180)
         until(150, "the old routers are gone", lambda: not before & set(routers(place)))
@@ -161,7 +161,7 @@ def test_models_beside_it_come_change_and_go_unnoticed(
     place: Place, registry: Registry, steady: str, halfway: str
 ) -> None:
     beside = [a_model(f"beside-{number}", MODEL, version=str(number)) for number in (1, 2)]
-    with load.on(place, steady, "digits-onnx", pause=0.02) as running:
+    with load.on(place, steady, "digits-onnx", pause=0.02, by_grpc=MODEL) as running:
         place.apply(*beside)
         place.wait_ready("beside-1", "beside-2")
         place.change("beside-1", model={"version": "2"})

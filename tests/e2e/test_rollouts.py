@@ -64,7 +64,7 @@ def in_turn(place: Place, registry: Registry, model: str, *, times: int) -> list
     place.wait_ready("stepwise")
     seen: list[int] = []
     for _ in range(times):
-        with load.on(place, "stepwise", "digits-onnx", pause=0.02) as running:
+        with load.on(place, "stepwise", "digits-onnx", pause=0.02, by_grpc=model) as running:
             there_and_back(place, registry, model, seen)
         assert running.failed == 0, running.said
         assert running.answered > 200

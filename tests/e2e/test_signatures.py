@@ -60,7 +60,7 @@ def requests_of(place: Place, name: str, revision: str) -> float:
 def test_a_renamed_column_is_put_back_without_a_request_and_any_lets_it_through(place: Place, publish: Publish) -> None:
     publish("columns")
     # Long enough to ask its pods what they were asked.
-    place.apply(a_model("columns", "columns", rollout=ROLLOUT | {"abortScaleDownDelaySeconds": 60}))
+    place.apply(a_model("columns", "columns", replicas=2, rollout=ROLLOUT | {"abortScaleDownDelaySeconds": 60}))
     place.wait_ready("columns")
     stable = place.status("columns")["stable"]["revision"]
     with load.on(place, "columns", "digits-onnx", pause=0.05):
@@ -77,6 +77,9 @@ def test_a_renamed_column_is_put_back_without_a_request_and_any_lets_it_through(
         ):
             assert part in put_back["message"]
         assert place.condition("columns", "Available")["status"] == "True"
+        assert len(place.pods("columns", rejected["revision"])) == 1, (
+            "it had a second pod before its signature was known"
+        )
         assert requests_of(place, "columns", rejected["revision"]) == 0
         assert requests_of(place, "columns", stable) > 0
 

@@ -9,7 +9,7 @@ import pytest
 
 import world
 from moorage_operator.core import names
-from moorage_operator.core.kinds import CONFIG_MAP, EVENT
+from moorage_operator.core.kinds import AUTOSCALER, CONFIG_MAP, EVENT
 from world import World
 
 SCHEMA = {"inputs": [["amount", "double"]], "outputs": [["score", "double"]]}
@@ -152,3 +152,129 @@ async def test_it_holds_for_every_strategy(served: World, strategy: str) -> None
     assert served.status["rejected"][0]["reason"] == "SignatureIncompatible"
     assert served.traffic() == "3"
     assert served.condition("Available") == ("True", "Serving")
+
+
+# The first pod of a canary is alone until it has told.
+
+
+def fetching() -> dict[str, Any]:
+    """Of a pod whose fetch container has not ended yet."""
+    return {
+        "conditions": [{"type": "Ready", "status": "False"}],
+        "initContainerStatuses": [{"name": "fetch", "state": {"running": {}}}],
+    }
+
+
+async def test_no_second_pod_is_made_before_the_first_has_told(served: World) -> None:
+    served.fates["4"] = fetching
+    served.move_alias("4")
+    await served.settle()
+    assert served.counts() == {"3": 2, "4": 1}
+    assert served.status["canary"]["isHeldBack"] is True
+    await follow(served, WIDER, then=world.loading)
+    assert served.counts() == {"3": 2, "4": 2}, "all others start when it has fetched, not when it is ready"
+    assert "isHeldBack" not in served.status["canary"]
+
+
+async def test_one_that_callers_can_not_use_never_had_a_second_pod(served: World) -> None:
+    served.apply(replicas=4)
+    await served.settle()
+    most = 0
+
+    def look() -> None:
+        nonlocal most
+        most = max(most, served.counts().get("4", 0))
+
+    served.fates["4"] = world.fetched(OTHER)
+    served.move_alias("4")
+    await served.settle(after_a_pass=look)
+    assert served.status["rejected"][0]["reason"] == "SignatureIncompatible"
+    assert most == 1
+
+
+NOT_HELD: dict[str, dict[str, Any]] = {
+    "any signature is good": {"rollout": {"steps": STEPS, "signature": "any"}},
+    "stable ends first": {"rollout": {"strategy": "recreate"}},
+}
+
+
+@pytest.mark.parametrize("spec", NOT_HELD.values(), ids=NOT_HELD)
+async def test_where_nothing_depends_on_it_all_pods_start_at_once(served: World, spec: dict[str, Any]) -> None:
+    served.apply(**spec)
+    served.fates["4"] = fetching
+    served.move_alias("4")
+    await served.settle()
+    assert served.counts()["4"] == 2
+
+
+async def test_the_first_revision_starts_with_all_pods() -> None:
+    made = World()
+    made.fates["3"] = fetching
+    made.move_alias("3")
+    made.apply(replicas=2)
+    await made.settle()
+    assert made.counts() == {"3": 2}
+
+
+async def test_beside_a_stable_version_that_never_told_all_pods_start_at_once() -> None:
+    made = World()
+    made.move_alias("3")
+    made.apply(replicas=2)
+    await made.settle()
+    made.fates["4"] = fetching
+    made.move_alias("4")
+    await made.settle()
+    assert made.counts()["4"] == 2
+
+
+async def test_a_pod_that_is_ready_without_a_word_is_waited_for_no_longer(served: World) -> None:
+    served.fates["4"] = lambda: world.ready() | {"initContainerStatuses": []}
+    served.move_alias("4")
+    await served.settle()
+    assert served.counts()["4"] == 2
+    assert served.status["weights"]["applied"] == 25
+
+
+async def test_an_autoscaler_comes_when_all_pods_may(served: World) -> None:
+    served.apply(replicas=None, autoscaling={"minReplicas": 2, "maxReplicas": 4}, rollout={})
+    await served.settle()
+    served.fates["4"] = fetching
+    served.move_alias("4")
+    await served.settle()
+    autoscaled = {item["spec"]["scaleTargetRef"]["name"] for item in served.all(AUTOSCALER)}
+    assert autoscaled == {served.revision("3")}
+    assert served.counts()["4"] == 1
+    await follow(served, WIDER, then=world.loading)
+    assert served.counts()["4"] == 2
+    assert {item["spec"]["scaleTargetRef"]["name"] for item in served.all(AUTOSCALER)} == autoscaled | {
+        served.revision("4")
+    }
+
+
+async def test_blue_and_green_has_all_pods_before_it_takes_over(served: World) -> None:
+    served.apply(rollout={"strategy": "blueGreen"})
+    await follow(served, WIDER, then=world.loading)
+    assert served.counts() == {"3": 2, "4": 2}
+    assert served.traffic() == "3"
+    await follow(served, WIDER)
+    assert served.traffic() == "4"
+
+
+async def test_the_time_for_the_first_pod_is_not_taken_from_the_others(served: World) -> None:
+    served.fates["4"] = fetching
+    served.move_alias("4")
+    await served.settle()
+    await served.pass_time(500)
+    await follow(served, WIDER, then=world.loading)
+    await served.pass_time(500)
+    assert "rejected" not in served.status
+    await served.pass_time(101)
+    assert served.status["rejected"][0]["reason"] == "ProgressDeadlineExceeded"
+
+
+async def test_a_first_pod_that_never_tells_is_put_back_in_time(served: World) -> None:
+    served.fates["4"] = fetching
+    served.move_alias("4")
+    await served.settle()
+    await served.pass_time(601)
+    assert served.status["rejected"][0]["reason"] == "ProgressDeadlineExceeded"

@@ -10,7 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from history import Experimenting, History
 from moorage_operator import errors
-from moorage_operator.core import compare, plan, resources, rollout, sizing, state, steps, told
+from moorage_operator.core import compare, gate, no_capacity, plan, resources, rollout, sizing, state, steps, told
 
 pytestmark = pytest.mark.timeout(400)
 """They take a minute each where nothing else runs."""
@@ -50,6 +50,8 @@ FAULTS: dict[str, Fault | list[Fault]] = {
     "the registry is not told how rollouts end": (told, "errands", NOTHING),
     "old pods never end": (plan.Plan, "_retire", NOTHING),
     "old revisions are never deleted": (plan.Plan, "_forget", NOTHING),
+    "callers get what they can't use": (gate, "refusal", lambda *_: None),
+    "stable gives up pods that it needs": (no_capacity, "_spare", lambda spec, _: max(spec.fixed_replicas - 1, 0)),
     "an autoscaler outlives its revision": (plan, "_ONLY_WITH_TRAFFIC", (None,)),
     "the address stays where it was first": (
         resources,

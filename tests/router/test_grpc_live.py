@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
-from router_world import Router, a_canary, a_model, a_slice
+from moorage_operator.core import kinds
+from moorage_operator.core.kinds import Ref
+from router_traffic import until
+from router_world import NAMESPACE, Router, a_canary, a_model, a_slice
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -20,12 +25,12 @@ METHOD = "/inference.GRPCInferenceService/ModelInfer"
 class GrpcPod:
     """Answers with its revision and the metadata that arrived; `hold` keeps an answer back."""
 
-    def __init__(self, revision: str) -> None:
+    def __init__(self, revision: str, *, options: Sequence[tuple[str, int]] = ()) -> None:
         self.revision = revision
         self.seen: dict[str, str] = {}
         self.hold: asyncio.Event | None = None
         self.arrived = asyncio.Event()
-        self._server = grpc.aio.server()
+        self._server = grpc.aio.server(options=options)
         self.port = self._server.add_insecure_port("127.0.0.1:0")
         handler = grpc.unary_unary_rpc_method_handler(self._infer)
         stream = grpc.stream_stream_rpc_method_handler(self._stream)
@@ -53,8 +58,10 @@ class GrpcPod:
 
 
 @asynccontextmanager
-async def pods(router: Router, *revisions: str) -> AsyncIterator[list[GrpcPod]]:
-    found = [GrpcPod(revision) for revision in revisions]
+async def pods(
+    router: Router, *revisions: str, options: Sequence[tuple[str, int]] = ()
+) -> AsyncIterator[list[GrpcPod]]:
+    found = [GrpcPod(revision, options=options) for revision in revisions]
     try:
         for pod in found:
             await pod.start()
@@ -160,20 +167,88 @@ async def test_a_pod_that_dies_is_counted(router: Router) -> None:
     await router.counted("stable", requests=1)
 
 
-async def test_reloads_fail_no_call(router: Router) -> None:
-    async with pods(router, "fraud-v1"), channel(router) as connection:
+# Callers that keep their channel, and whose calls nobody tries again.
+
+
+@dataclass
+class Calls:
+    """What came of them."""
+
+    codes: Counter[str] = field(default_factory=Counter)
+
+    async def more(self, count: int) -> None:
+        goal = self.codes.total() + count
+        await until(lambda: self.codes.total() >= goal, f"{count} more calls")
+
+
+@asynccontextmanager
+async def calling(*routers: Router, callers: int = 8) -> AsyncIterator[Calls]:
+    """For the time of the block. A connection goes to the first router that accepts it."""
+    target = "ipv4:" + ",".join(f"127.0.0.1:{router.port}" for router in routers)
+    found, ended = Calls(), asyncio.Event()
+    tasks = [asyncio.create_task(_call(target, found, ended)) for _ in range(callers)]
+    try:
+        yield found
+    finally:
+        ended.set()
+        await asyncio.gather(*tasks)
+
+
+async def _call(target: str, found: Calls, ended: asyncio.Event) -> None:
+    options = [("grpc.use_local_subchannel_pool", 1)]  # else all channels of a process share a connection
+    async with grpc.aio.insecure_channel(target, options=options) as connection:
         call = connection.unary_unary(METHOD)
-        stop = asyncio.Event()
+        while not ended.is_set():
+            try:
+                await call(b"", timeout=30)
+                found.codes["OK"] += 1
+            except grpc.aio.AioRpcError as error:
+                found.codes[f"{error.code().name}: {error.details()}"] += 1
 
-        async def ask() -> int:
-            count = 0
-            while not stop.is_set():
-                await call(b"")
-                count += 1
-            return count
 
-        asking = [asyncio.create_task(ask()) for _ in range(4)]
+async def test_reloads_fail_no_call(router: Router) -> None:
+    async with pods(router, "fraud-v1"), calling(router) as found:
         for seconds in (6, 7, 8):
+            await found.more(100)
             await router.apply(fraud=a_model(router.port, timeoutSeconds=seconds))
-        stop.set()
-        assert sum(await asyncio.gather(*asking)) > 0
+        await found.more(100)
+
+    assert set(found.codes) == {"OK"}, found.codes
+
+
+async def test_pods_whose_connections_age_fail_no_call(router: Router) -> None:
+    """As the runtime's do: each is left after a while, so that none is there when a pod ends."""
+    aged = [("grpc.max_connection_age_ms", 100)]
+    async with pods(router, "fraud-v1", "fraud-v1", options=aged), calling(router) as found:
+        for _ in range(10):
+            await found.more(50)
+            await asyncio.sleep(0.2)  # time for the connections to age is what this is about
+
+    assert set(found.codes) == {"OK"}, found.codes
+
+
+async def test_a_pod_that_leaves_fails_no_call(router: Router) -> None:
+    async with pods(router, "fraud-v1", "fraud-v1") as (first, second), calling(router) as found:
+        await found.more(100)
+        router.cluster.remove(Ref(kinds.ENDPOINT_SLICE, NAMESPACE, f"{first.revision}-{first.port}"))
+        await router.haproxy_has_not(f"127.0.0.1:{first.port}")
+        await first.stop(grace=5)
+        await found.more(100)
+        assert second.seen
+
+    assert set(found.codes) == {"OK"}, found.codes
+
+
+async def test_routers_that_are_replaced_fail_no_call(router: Router, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        other = Router(tmp_path / "other")
+        stack.push_async_callback(other.close)
+        await other.start(fraud=a_model(other.port))
+        await stack.enter_async_context(pods(router, "fraud-v1"))
+        await stack.enter_async_context(pods(other, "fraud-v1"))
+        found = await stack.enter_async_context(calling(router, other))
+        await found.more(200)
+        assert await router.stop_haproxy() == 0
+        await found.more(200)
+
+    assert set(found.codes) == {"OK"}, found.codes

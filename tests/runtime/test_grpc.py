@@ -408,4 +408,4 @@ def test_text_of_an_answer_is_what_json_shows_and_bytes_are_bytes() -> None:
 
 
 def test_the_largest_message_is_the_limit_of_rest() -> None:
-    assert dict(server._options(limits.Limits()))["grpc.max_receive_message_length"] == limits.MAX_REQUEST_BYTES
+    assert dict(server._options(limits.Limits(), 0))["grpc.max_receive_message_length"] == limits.MAX_REQUEST_BYTES

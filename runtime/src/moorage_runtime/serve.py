@@ -74,7 +74,13 @@ async def _serve(options: settings.Settings, folder: Path) -> int:
     predictions = _server(app.app(served, port=options.port, shadows=shadows))
     checks = _server(health.Health(served, drainer))
     with _listening(options.host, options.port) as port, _listening(options.host, options.health_port) as health_port:
-        rpc = server.Server(served, host=options.host, port=options.grpc_port, shadows=shadows)
+        rpc = server.Server(
+            served,
+            host=options.host,
+            port=options.grpc_port,
+            drain_seconds=options.drain_seconds,
+            shadows=shadows,
+        )
         ending = asyncio.Event()
         _end_on_signals(drainer, ending)
         ports = (port.getsockname()[1], rpc.port, health_port.getsockname()[1])

@@ -1,11 +1,14 @@
 """The signature gate: a version that the callers of the stable one can't use is put back before anybody gets it.
 
-Judged as soon as one pod of the canary has fetched the model, long before it is ready; nobody's traffic is needed for that.
+Judged as soon as one pod of the canary has fetched the model, long before it is ready; nobody's traffic is needed for that. Before
+that there is no second pod: what is refused costs one download, and one GPU.
 """
 
 from __future__ import annotations
 
-from moorage_operator.core import pins, signatures
+import msgspec
+
+from moorage_operator.core import checks, pins, signatures
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
 from moorage_operator.core.state import Rejected, State
@@ -38,6 +41,22 @@ def told(state: State, world: World) -> str:
     return f"not compatible: {signatures.in_words(found)}" if found else COMPATIBLE
 
 
+def held_back(state: State, world: World) -> State:
+    """A canary that begins: with its first pod only, where that has something to tell which decides."""
+    canary = state.canary
+    if canary is None or not _awaits_first_pod(state, world):
+        return state
+    return state.changed(canary=msgspec.structs.replace(canary, is_held_back=True))
+
+
+def let_go(state: State, world: World) -> State:
+    """With all of its pods from now on, and all of the time for them, as soon as the first has fetched the model."""
+    canary = state.canary
+    if canary is None or not canary.is_held_back or _awaits_first_pod(state, world):
+        return state
+    return state.changed(canary=msgspec.structs.replace(canary, is_held_back=False)).moved(started_at=world.now)
+
+
 def is_open_again(item: Rejected, spec: Spec) -> bool:
     """Was it put back by this gate, which the spec has opened since?"""
     return item.reason == Reason.SIGNATURE_INCOMPATIBLE and spec.rollout.signature == "any"
@@ -49,6 +68,18 @@ def _is_asked(state: State) -> bool:
     if canary is None or state.stable is None or canary.is_back:
         return False
     return state.undo is None or state.undo.revision != canary.revision
+
+
+def _awaits_first_pod(state: State, world: World) -> bool:
+    """Not where stable ends first, which leaves nobody to compare with; nor for a runtime that is ready and did not tell anything."""
+    rollout, stable, canary = world.spec.rollout, state.stable, state.canary
+    if rollout.signature == "any" or rollout.strategy == "recreate" or state.position.capacity.stable_ended:
+        return False
+    if stable is None or canary is None or not _is_asked(state) or pins.of(world.observed, stable).signature is None:
+        return False
+    pods = world.observed.pods_of(canary.revision)
+    has_told = pins.of(world.observed, canary).digest or [*checks.fetched(pods)] or any(map(checks.is_ready, pods))
+    return not has_told
 
 
 def _differences(state: State, world: World) -> tuple[str, ...]:

@@ -100,9 +100,9 @@ class Plan:
         yield from writes.hold(self.observed, self._make_autoscaler(self.spec.autoscaling, role, revision))
 
     def _has_fixed_count(self, role: Role) -> bool:
-        """Beside an autoscaler: that of an arm, and of what was one until just now."""
+        """Beside an autoscaler: that of an arm, of what was one until just now, and of a canary that is held back."""
         was_arm = role in self.state.leaving and self.observed.child(AUTOSCALER, role.revision) is None
-        return self._is_arm(role) or was_arm
+        return self._is_arm(role) or was_arm or role.is_held_back
 
     def _make_autoscaler(self, scaling: Autoscaling, role: Role, revision: Revision) -> Manifest:
         minimum = max(scaling.min_replicas, role.replicas)

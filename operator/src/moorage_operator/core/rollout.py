@@ -59,6 +59,7 @@ def advance(state: State, wanted: Wanted | None, world: World) -> Progress:
 
 
 def _go_on(state: State, world: World) -> Progress:
+    state = gate.let_go(state, world)
     state, harm = judging.heeded(state, world)
     alarm = judging.alarm(state, world)
     after, obstacle = (state, alarm) if alarm else steps.go_on(state, world)
@@ -117,7 +118,7 @@ def _begun(state: State, wanted: Wanted, world: World) -> State:
     canary = Role(wanted.revision, wanted.model_version, since=world.now, salt=salt, is_back=is_back)
     leaving = tuple(role for role in state.leaving if role is not left)
     state = state.changed(canary=canary, leaving=leaving, position=Position(), analysis=(), measured=Measured())
-    return steps.begin(state, world.spec, world.now)
+    return gate.held_back(steps.begin(state, world.spec, world.now), world)
 
 
 def _failure(state: State, obstacle: Obstacle | None, world: World) -> Problem | None:

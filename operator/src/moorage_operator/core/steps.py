@@ -63,6 +63,8 @@ def sized(state: State, world: World) -> State:
     pods = sizing.canary_pods(state, world.spec, world.observed, weight)
     if weight or routes:
         pods = max(pods, min(1, world.spec.fixed_replicas))  # whatever a setCanaryScale says
+    if state.canary.is_held_back:
+        pods = min(pods, 1)
     return state.changed(canary=msgspec.structs.replace(state.canary, replicas=pods))
 
 

@@ -16,16 +16,27 @@ SPARE_CALLS = 128
 SPARE_SECONDS = 5.0
 """After the last prediction's time is up: for its answer to be written."""
 
+AGED_WITHIN = 0.7
+"""Of the drain. gRPC's own end refuses calls that its clients send before they have heard of it, and they fail as CANCELLED. A
+connection that has become too old is left without loss, so each is asked to go before the drain is over (a tenth later at most, and
+those that still come when it begins, too); new ones go to other pods by then."""
+
 
 class Server:
     def __init__(
-        self, served: service.ModelService, *, host: str, port: int, shadows: shadow.Shadows | None = None
+        self,
+        served: service.ModelService,
+        *,
+        host: str,
+        port: int,
+        drain_seconds: float = 0,
+        shadows: shadow.Shadows | None = None,
     ) -> None:
         self._bounds = served.limits
         self._health = health.Health(served)
         self._server = grpc.aio.server(
             handlers=[inference.Inference(served, shadows).handler(), self._health.handler()],
-            options=_options(served.limits),
+            options=_options(served.limits, drain_seconds),
             # What is more than the core admits is refused there, with a reason; this only bounds how many may be refused at once.
             maximum_concurrent_rpcs=2 * served.limits.max_concurrency + SPARE_CALLS,
         )
@@ -43,8 +54,10 @@ class Server:
         await self._server.stop(self._bounds.request_timeout_seconds + SPARE_SECONDS)
 
 
-def _options(bounds: limits.Limits) -> list[tuple[str, int]]:
+def _options(bounds: limits.Limits, drain_seconds: float) -> list[tuple[str, int]]:
+    aged = [("grpc.max_connection_age_ms", int(1000 * AGED_WITHIN * drain_seconds) + 1)] if drain_seconds else []
     return [
+        *aged,
         ("grpc.max_receive_message_length", bounds.max_request_bytes),
         ("grpc.max_send_message_length", -1),
         # No compression: the limit above is on what comes in, and a small message may unfold to anything.
