@@ -16,8 +16,10 @@ from fake_cluster import FakeCluster
 from fixtures_cluster import Api
 from moorage_operator import errors
 from moorage_operator.adapters import cluster
-from moorage_operator.core import kinds
+from moorage_operator.core import http_route, kinds
+from moorage_operator.core import spec as specs
 from moorage_operator.core.kinds import Manifest
+from moorage_operator.core.routing import Match
 from moorage_operator.ports import Cluster
 
 pytestmark = pytest.mark.cluster
@@ -57,6 +59,14 @@ POD = {
         }
     ],
 }
+PUBLISHED = specs.parse(
+    {
+        "spec": {
+            "model": {"name": "iris"},
+            "traffic": {"gateway": {"parentRefs": [{"name": "public", "namespace": "x"}], "hostnames": ["a.b"]}},
+        }
+    }
+)
 SPECS: dict[str, tuple[str, dict[str, Any]]] = {
     "Deployment": (
         "apps/v1",
@@ -92,6 +102,10 @@ SPECS: dict[str, tuple[str, dict[str, Any]]] = {
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
             "selector": {"matchLabels": {"app": "x"}},
         },
+    ),
+    "HTTPRoute": (
+        "gateway.networking.k8s.io/v1",
+        http_route.over_revisions(PUBLISHED, {"x-v1": 75, "x-v2": 25}, frozenset({Match("x-v2", "beta", "x-group")})),
     ),
     "ModelDeployment": ("moorage.dev/v1alpha1", {"model": {"name": "iris", "alias": "champion"}}),
 }
@@ -135,15 +149,17 @@ def assert_alike(fake: Manifest, real: Manifest, note: str = "") -> None:
 async def test_the_same_manifest_is_stored_alike(
     both: tuple[Cluster, Cluster], api: Api, namespace: str, kind: str
 ) -> None:
+    if kind == "HTTPRoute":
+        api.hack("cluster", "gateway")
     if kind == "ModelDeployment":
         api.kubectl("apply", "--server-side", "-f", str(CRD_FILE))
         api.kubectl("wait", "--for=condition=Established", "crd/modeldeployments.moorage.dev")
-    api_version, spec = SPECS[kind]
+    api_version, fields = SPECS[kind]
     manifest = {
         "apiVersion": api_version,
         "kind": kind,
         "metadata": {"name": "alike", "namespace": namespace, "labels": {"app": "x"}},
-        "spec": spec,
+        "spec": fields,
     }
     stored = [await one.apply(copy.deepcopy(manifest)) for one in both]
     again = [await one.apply(copy.deepcopy(manifest)) for one in both]
