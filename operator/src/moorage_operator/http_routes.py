@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -50,20 +51,23 @@ class HttpRoutes:
 
     async def _follow(self, namespace: str) -> None:
         selection = ports.Selection(HTTP_ROUTE, namespace, labels=names.MANAGED)
-        while not await self._is_there(selection):  # noqa: ASYNC110 - nobody tells us
+        told = False
+        while refusal := await self._refusal(selection):
+            if not told:
+                log.info("no HTTPRoute is followed until there is a Gateway API: %s", refusal)
+            told = True
             await asyncio.sleep(AGAIN_SECONDS)
         mirror = Mirror(self._cluster, selection, lambda: self._take(namespace, mirror))
         await mirror.run()
 
-    async def _is_there(self, selection: ports.Selection) -> bool:
-        try:
-            await self._cluster.snapshot(selection)
-        except (errors.Invalid, errors.Forbidden) as error:
-            log.info("no HTTPRoute is followed: %s", error)
-            return False
-        except errors.ClusterError:
-            return True  # the mirror has its own patience
-        return True
+    async def _refusal(self, selection: ports.Selection) -> str:
+        """Why there is nothing to follow; empty if there is. A server that does not answer is the mirror's affair."""
+        with contextlib.suppress(errors.ClusterError):
+            try:
+                await self._cluster.snapshot(selection)
+            except (errors.Invalid, errors.Forbidden) as error:
+                return str(error)
+        return ""
 
     def _take(self, namespace: str, mirror: Mirror) -> None:
         """What the mirror never had is not gone: the index may have our own write before the watch tells of it."""
