@@ -47,7 +47,7 @@ class Found:
     direct: Hop
     routed: Hop
     weights: list[float]
-    """Seconds from a weight in the status to the status that calls it verified."""
+    """Seconds from a weight in the status to the status that calls it verified, or has the next one."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,13 @@ async def _weights(cluster: lab.Lab, move_alias: Callable[[], None]) -> list[flo
 
 
 def _holds(weight: int, *, verified: bool) -> watches.Holds:
+    """The pass that finds a weight verified begins the next step: what it writes may be the next weight."""
+
     def holds(item: Manifest) -> bool:
         found = item.get("status", {}).get("weights", {})
-        return bool(found.get("desired") == weight and (found.get("verified") or not verified))
+        desired = found.get("desired", 0)
+        return (
+            bool(desired > weight or (desired == weight and found.get("verified"))) if verified else desired == weight
+        )
 
     return holds
