@@ -27,6 +27,18 @@ Steps = dict[str, list[float]]
 """Seconds since the beginning at which each step was seen, one for each repetition."""
 
 
+AGENTS_ROLE: Manifest = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRole",
+    "metadata": {"name": "moorage-router"},
+    "rules": [
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+    ],
+}
+"""The chart's, which is not installed here."""
+
+
 @dataclass(frozen=True)
 class Latencies:
     apply: Steps
@@ -35,8 +47,8 @@ class Latencies:
 
 def run(name: str, repetitions: int) -> Latencies:
     with lab.new(name, fake_nodes=0) as cluster:
-        registry = install_registry(cluster, "runtime", "mlflow")
-        with processes.operator(cluster, registry.uri) as running:
+        registry = install_registry(cluster, "operator", "runtime", "mlflow")
+        with processes.operator(cluster, registry.uri, router=routers(cluster)) as running:
             return asyncio.run(_measure(cluster, running, registry, repetitions))
 
 
@@ -138,6 +150,13 @@ def _remove(cluster: lab.Lab, running: processes.Operator, name: str) -> None:
 def _add(steps: Steps, seen: dict[str, float]) -> None:
     for step, seconds in seen.items():
         steps.setdefault(step, []).append(seconds)
+
+
+def routers(cluster: lab.Lab) -> dict[str, Any]:
+    """The operator's settings of routers that run: with rights for their agents."""
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(AGENTS_ROLE))
+    settings: dict[str, Any] = processes.configuration("")["router"]
+    return settings | {"clusterRole": AGENTS_ROLE["metadata"]["name"]}
 
 
 def install_registry(cluster: lab.Lab, *variants: str) -> Mlflow:

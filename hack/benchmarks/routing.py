@@ -21,16 +21,6 @@ CALLERS = 8
 THROUGHPUT_SECONDS = 5.0
 WITHIN_SECONDS = 240.0
 PATH = "/invocations"
-AGENTS_ROLE: Manifest = {
-    "apiVersion": "rbac.authorization.k8s.io/v1",
-    "kind": "ClusterRole",
-    "metadata": {"name": "moorage-router"},
-    "rules": [
-        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
-    ],
-}
-"""The chart's, which is not installed here."""
 REQUEST = (lab.ROOT / "examples/digits-onnx/request.json").read_bytes()
 
 
@@ -62,9 +52,7 @@ class Address:
 def run(name: str, questions: int, repetitions: int) -> Found:
     with lab.new(name, fake_nodes=0) as cluster:
         registry = pods.install_registry(cluster, "operator", "runtime", "mlflow")
-        cluster.kubectl("apply", "-f", "-", stdin=json.dumps(AGENTS_ROLE))
-        router = processes.configuration(registry.uri)["router"] | {"clusterRole": AGENTS_ROLE["metadata"]["name"]}
-        with processes.operator(cluster, registry.uri, router=router):
+        with processes.operator(cluster, registry.uri, router=pods.routers(cluster)):
             _apply(cluster)
             direct, routed = _addresses(cluster)
             seconds: dict[Address, list[float]] = {direct: [], routed: []}
