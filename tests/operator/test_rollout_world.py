@@ -73,6 +73,16 @@ async def test_a_canary_takes_over_step_by_step(served: World) -> None:
     assert [reason for reason in served.events() if reason == "WeightSet"] == ["WeightSet"] * 3
 
 
+async def test_a_router_is_made_again_for_a_model_that_comes_after_the_last_one_has_gone(served: World) -> None:
+    served.cluster.remove(served.ref(MODEL_DEPLOYMENT))
+    served.cluster.collect_garbage()
+    assert served.all(SERVICE_ACCOUNT) == []
+    served.apply(replicas=2)
+    await served.settle()
+    assert served.condition("Ready") == ("True", "Promoted")
+    assert served.all(SERVICE_ACCOUNT)
+
+
 async def test_a_canary_that_loses_its_pods_is_put_back_and_stays_out(served: World) -> None:
     served.move_alias("4")
     await served.settle()

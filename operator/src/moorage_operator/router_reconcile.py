@@ -147,9 +147,10 @@ class RouterReconciler:
         log.info("%s: wrote %s", key, type(action).__name__)
 
     async def _find(self, ref: Ref) -> None:
-        """It is not as we thought: take up what is there, or say that the name is taken."""
+        """It is not as we thought: take up what is there, or that nothing is, or say that the name is taken."""
         live = await self._cluster.get(ref)
         if live is None:
+            self._unwatched.pop(ref, None)
             return
         labels = live["metadata"].get("labels") or {}
         if labels.get(names.MANAGED_BY) != names.OPERATOR:
