@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 60
 
 FIRST_PORT, LAST_PORT = 10000, 19999
 CANARY = "canary"
-BUCKETS = 100
+BUCKETS = arm_rows.BUCKETS
 """Parts of a percent-in-10,000: the routers count weights in 1/10,000."""
 
 
@@ -96,6 +96,12 @@ class RouterView:
     def has_pods(self) -> bool:
         """Is there a router pod that is ready?"""
         return bool(self.held or self.unreachable)
+
+    @property
+    def told(self) -> list[Held] | None:
+        """What each router holds; None where one of them does not say, or there is none."""
+        known = [held for held in self.held.values() if held]
+        return None if self.unreachable or not known or len(known) < len(self.held) else known
 
 
 def row(spec: Spec, state: State, port: int) -> Manifest | None:

@@ -90,7 +90,7 @@ def _by_routers(observed: Observed) -> Routed:
     known = [held for held in view.held.values() if held]
     sent_to = {revision for held in known for revision, share in held.shares.items() if share}
     sent_to |= {match.revision for held in known for match in held.matches}
-    if view.unreachable or not known or len(known) < len(view.held) or any(held.port != view.port for held in known):
+    if view.told is None or any(held.port != view.port for held in known):
         # One that can't be asked may do anything that it was ever told, and need not know any pod.
         return Routed(None, frozenset(sent_to | _ready_pods(observed).keys()), matches=None)
     splits, matches = [_percents(held) for held in known], {_effective(held) for held in known}
