@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
-from moorage_operator.core import arm_routing, traffic
+from moorage_operator.core import arm_routing, struct, traffic
 from moorage_operator.core.actions import Event
 from moorage_operator.core.facts import Facts
 from moorage_operator.core.kinds import Manifest
@@ -20,14 +18,13 @@ def as_stored(facts: Facts) -> Manifest | None:
     experiment = facts.state.experiment
     if not experiment.arms and not experiment.winner:
         return None
-    # As the API server gives it back: a tuple is unequal to a list, and would be written for ever.
-    stored: Manifest = msgspec.json.decode(msgspec.json.encode(experiment))
-    return stored | {"arms": [_arm(arm, facts) for arm in experiment.arms]}
+    return struct.plain(experiment) | {"arms": [_arm(arm, facts) for arm in experiment.arms]}
 
 
 def _arm(arm: Arm, facts: Facts) -> Manifest:
-    stored: Manifest = msgspec.json.decode(msgspec.json.encode(arm))
-    return stored | {"readyReplicas": traffic.ready_pods(facts.observed, arm.revision) if arm.revision else 0}
+    return struct.plain(arm) | {
+        "readyReplicas": traffic.ready_pods(facts.observed, arm.revision) if arm.revision else 0
+    }
 
 
 def weights(facts: Facts) -> list[Manifest] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from moorage_operator.core import arm_status, checks, gate, http_route, names, shadow, state, traffic
+from moorage_operator.core import arm_status, checks, gate, http_route, names, shadow, state, struct, traffic
 from moorage_operator.core.facts import Condition, Facts
 from moorage_operator.core.kinds import Manifest
 from moorage_operator.core.observed import Observed
@@ -42,7 +42,7 @@ def make(facts: Facts, found: list[Condition], pinned: dict[str, Pin]) -> Manife
         "history": _list(after.history),
         "command": msgspec.to_builtins(after.command) if after.command else None,
         "analysis": _list(after.analysis),
-        "measured": _plain(after.measured) or None,
+        "measured": struct.plain(after.measured) or None,
         "undo": msgspec.to_builtins(after.undo) if after.undo else None,
         "conditions": [_stored(item, observed, facts.now) for item in found],
     }
@@ -114,13 +114,7 @@ def _role(facts: Facts, role: Role | None, pinned: dict[str, Pin]) -> Manifest |
 
 
 def _list(items: tuple[msgspec.Struct, ...]) -> list[Manifest] | None:
-    return [_plain(item) for item in items] or None
-
-
-def _plain(item: msgspec.Struct) -> Manifest:
-    """With lists, as the API server gives it back: a tuple is unequal to one, and would be written for ever."""
-    plain: Manifest = msgspec.json.decode(msgspec.json.encode(item))
-    return plain
+    return [struct.plain(item) for item in items] or None
 
 
 def _weights(facts: Facts) -> Manifest | None:
