@@ -18,6 +18,8 @@ class FakeTraffic:
     """By revision: lines of the exposition."""
     lives: Counter[str] = field(default_factory=Counter)
     """By revision: how often its pod was started anew."""
+    silent: set[str] = field(default_factory=set)
+    """Revisions whose pods do not answer."""
 
     def send(
         self,

@@ -139,7 +139,9 @@ class FakeAgents:
         }
         revision = of_pods[address]
         firsts = [name for name, other in of_pods.items() if other == revision]
-        return self.traffic.exposition(revision) if address == min(firsts) else ""
+        if revision in self.traffic.silent:
+            raise errors.RuntimeUnreachable("does not answer")
+        return self.traffic.exposition(revision) if address == min(firsts) else "process_start_time_seconds 1.7e+09"
 
     async def value(self, query: str) -> float:
         """Of Prometheus."""

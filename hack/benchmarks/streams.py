@@ -140,7 +140,7 @@ class Rollout:
 
 
 def arms(weight: float) -> Arms:
-    return Arms(STABLE, CANARY, by_haproxy=True, is_sticky=False, weight=round(100 * weight))
+    return Arms(STABLE, CANARY, by_haproxy=True, by_gateway=False, is_sticky=False, weight=round(100 * weight))
 
 
 def looks(

@@ -330,7 +330,7 @@ SHOWN_ELSEWHERE = {
     Reason.SIGNATURE_INCOMPATIBLE: "test_signatures.py",
     Reason.ANALYSIS_FAILED: "test_judgement.py",
     Reason.INCONCLUSIVE: "tests/operator",
-    Reason.SAMPLE_RATIO_MISMATCH: "tests/operator",
+    Reason.SAMPLE_RATIO_MISMATCH: "test_gateway.py",
     Reason.ROUTER_REFUSED: "tests/operator",
     Reason.CANARY_LOST: "tests/operator",
     Reason.CANARY_CRASHES: "tests/operator",

@@ -19,6 +19,7 @@ INFER = "/v2/models/digits-onnx/infer"
 STEPS = [{"setWeight": 20}, {"pause": {"duration": 4}}, {"setWeight": 60}, {"pause": {"duration": 4}}]
 FAST: dict[str, Any] = {"steps": STEPS, "scaleDownDelaySeconds": 2, "abortScaleDownDelaySeconds": 2}
 COMMAND = "moorage.dev/command"
+MARK = "x-moorage-arm"
 
 
 def traffic(router: str, host: str = HOST) -> Object:
@@ -165,6 +166,36 @@ def test_testers_and_callers_by_grpc_come_through_the_gateway(
     command(place, "tested", f"abort@{status['canary']['revision']}")
     place.wait_for_reason("tested", "RolledBack")
     place.delete("mdep", "tested")
+
+
+def test_requests_that_come_otherwise_than_by_weight_hold_the_rollout(
+    place: Place, gateway: Gateway, registry: Registry, model: str
+) -> None:
+    """Somebody's own route of the same host has a longer path, so Traefik prefers it; all it has goes to stable."""
+    registry.set_alias(model, "1")
+    rollout = FAST | {"steps": [{"setWeight": 50}, {"pause": {}}], "analysis": {"intervalSeconds": 5}}
+    place.apply(a_model("taken", model, replicas=2, rollout=rollout, traffic=traffic("gateway")))
+    place.wait_ready("taken")
+    stable = place.status("taken")["stable"]["revision"]
+    mark = {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": MARK, "value": "gateway"}]}}
+    rule = {
+        "matches": [{"path": {"type": "PathPrefix", "value": load.PATHS["digits-onnx"]}}],
+        "filters": [mark],
+        "backendRefs": [{"name": stable, "port": 8080}],
+    }
+    spec = {"parentRefs": [PARENT], "hostnames": [HOST], "rules": [rule]}
+    other = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "own"}}
+    with load.on(place, HOST, "digits-onnx", pause=0.05):
+        registry.set_alias(model, "2")
+        place.wait_for_reason("taken", "Paused")
+        place.apply(other | {"spec": spec})
+        told = place.wait_for_reason("taken", "SampleRatioMismatch", kind="TrafficProgrammed")
+        assert "instead of 50 %" in told["message"]
+        assert weight(place, "taken") == 50
+        command(place, "taken", f"abort@{place.status('taken')['canary']['revision']}")
+        place.wait_for_reason("taken", "RolledBack")
+    place.delete(ROUTE, "own")
+    place.delete("mdep", "taken")
 
 
 def test_what_a_gateway_does_not_take_is_told(place: Place, gateway: Gateway, model: str) -> None:

@@ -20,7 +20,7 @@ from moorage_operator.core.state import Judged, Measured
 from moorage_operator.core.ticks import Arms
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ARMS = Arms("v3", "v4", by_haproxy=True, is_sticky=False, weight=10)
+ARMS = Arms("v3", "v4", by_haproxy=True, by_gateway=False, is_sticky=False, weight=10)
 REQUESTS = {"router canary requests": 100, "router stable requests": 900}
 
 

@@ -101,6 +101,30 @@ async def test_a_weight_counts_when_the_gateway_has_taken_the_route_as_it_is_now
     assert served.status["currentStepIndex"] == 1
 
 
+async def send(served: World, *, stable: int, canary: int) -> None:
+    """By the Gateway, until the next look."""
+    served.agents.traffic.send("gateway", served.revision("3"), stable)
+    served.agents.traffic.send("gateway", served.revision("4"), canary)
+    await served.pass_time(15)
+
+
+async def test_requests_that_come_otherwise_than_by_weight_are_told(served: World) -> None:
+    served.move_alias("4")
+    await served.settle()
+    await send(served, stable=500, canary=0)
+    assert served.condition("TrafficProgrammed") == ("True", "Programmed"), "some may go the way from before for 10 s"
+    await send(served, stable=75, canary=25)
+    assert served.condition("TrafficProgrammed") == ("True", "Programmed")
+    served.agents.traffic.silent.add(served.revision("4"))
+    await send(served, stable=75, canary=25)
+    assert served.condition("TrafficProgrammed") == ("True", "Programmed"), "who is silent may have counted some"
+    served.agents.traffic.silent.clear()
+    await send(served, stable=75, canary=25)
+    await send(served, stable=500, canary=0)
+    assert served.condition("TrafficProgrammed") == ("False", "SampleRatioMismatch")
+    assert "25 of 600 requests (4.2%) went to" in served.status["message"]
+
+
 async def test_what_is_put_back_keeps_its_pods_until_the_gateway_knows(served: World) -> None:
     served.move_alias("4")
     await served.settle()

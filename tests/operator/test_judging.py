@@ -187,6 +187,20 @@ def test_requests_that_come_otherwise_than_the_weight_says_hold_everything() -> 
     assert after.state.position.weight == 25
 
 
+ON_A_GATEWAY = {"gateway": {"parentRefs": [{"name": "public"}], "hostnames": ["fraud.example.com"]}}
+
+
+@pytest.mark.parametrize(("is_whole", "held"), [(True, True), (False, False)])
+def test_what_a_gateway_divides_is_counted_by_the_pods_while_none_comes_or_goes(is_whole: bool, held: bool) -> None:
+    counts = {"fraud-v4 requests gateway v2 200": 600, "fraud-v3 requests gateway grpc 0": 400}
+    testers = {"fraud-v3 requests gateway/match v2 200": 9000}
+    sample = replace(counted((0, 0), counts | testers, stable=(0, 0)), is_whole=is_whole)
+    given = replace(QUARTER, router="gateway", traffic=ON_A_GATEWAY, sample=sample, measured=Measured(weight=25))
+    found = given.after()
+
+    assert ("600 of 1,000 requests" in found.obstacle.message if found.obstacle else False) is held
+
+
 STICKY = {"stickiness": {"header": "x-user-id"}}
 
 
@@ -284,6 +298,26 @@ def test_nothing_is_counted_while_routers_change_or_the_canary_warms_up(measured
 
     assert found
     assert found.is_cut is is_cut
+
+
+@pytest.mark.parametrize(("ago", "is_cut"), [(9, True), (10, False)])
+def test_nothing_is_counted_until_a_gateway_acts_by_its_weight(ago: int, is_cut: bool) -> None:
+    weight_at = NOW - timedelta(seconds=ago)
+    measured = Measured(weight=25, weight_at=weight_at, since=NOW - timedelta(minutes=9))
+    by_router = replace(QUARTER, measured=measured)
+    by_gateway = replace(by_router, router="gateway", traffic=ON_A_GATEWAY)
+    found = [judging.measure(given.state, None, given.world) for given in (by_router, by_gateway)]
+
+    assert [item.is_cut for item in found if item] == [False, is_cut]
+
+
+def test_the_time_of_a_weight_is_when_all_were_seen_to_hold_it() -> None:
+    earlier = NOW - timedelta(minutes=9)
+    other = replace(QUARTER, measured=Measured(weight=5, weight_at=earlier, since=earlier)).after().state.measured
+    same = replace(QUARTER, measured=Measured(weight=25, weight_at=earlier, since=earlier)).after().state.measured
+
+    assert (other.weight, other.weight_at, other.since) == (25, NOW, earlier)
+    assert (same.weight, same.weight_at) == (25, earlier)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,28 @@ def test_what_happened_between_two_looks(before: dict[str, Reading], after: dict
     assert (sample.since, sample.until) == (NOW, NOW + timedelta(seconds=15))
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "is_whole"),
+    [
+        ({"a": reading(10)}, {"a": reading(15)}, True),
+        ({"a": reading(10)}, {"a": reading(4, "second")}, False),
+        ({"a": reading(10)}, {"a": reading(15), "new": reading(99)}, False),
+        ({"a": reading(10), "gone": reading(5)}, {"a": reading(15)}, False),
+    ],
+    ids=["grown", "started anew", "not there before", "gone"],
+)
+def test_whether_a_pod_may_have_counted_what_nobody_knows(
+    before: dict[str, Reading], after: dict[str, Reading], is_whole: bool
+) -> None:
+    def look(readings: dict[str, Reading], *, all_answered: bool = True) -> Look:
+        runtimes = {("v4", pod): reading for pod, reading in readings.items()}
+        return Look(NOW, runtimes=runtimes, all_answered=all_answered)
+
+    assert counted.between(look(before), look(after)).is_whole is is_whole
+    assert not counted.between(look(before, all_answered=False), look(after)).is_whole
+    assert not counted.between(look(before), look(after, all_answered=False)).is_whole
+
+
 def test_counters_are_found_by_parts_of_their_names() -> None:
     sample = Sample(
         NOW, NOW, {("v4", "requests", arm, code): 1 for arm in ("canary", "stable") for code in ("0", "13", "14")}

@@ -105,7 +105,7 @@ class Meter:
         """Ask everybody once."""
         wanted, at = rollout.wanted, self._clock().replace(microsecond=0)
         routers = [pod for pod in self._index.pods(RouterKey(key.namespace)) if checks.is_ready(pod)]
-        models = [pod for pod in self._index.pods(key) if _revision_of(pod) in wanted.revisions]
+        models = [pod for pod in self._index.pods(key) if _revision_of(pod) in wanted.revisions and _address_of(pod)]
         by_router, by_model, queried = await asyncio.gather(
             asyncio.gather(*(self._of_router(pod, key) for pod in routers)),
             asyncio.gather(*(self._of_model(pod) for pod in models)),
@@ -117,6 +117,7 @@ class Meter:
             _readings(map(_name_of, routers), by_router, before.routers),
             _readings(((_revision_of(pod), _name_of(pod)) for pod in models), by_model, before.runtimes),
             dict(zip(wanted.queries, queried, strict=True)),
+            all_answered=None not in by_model,
         )
         rollout.is_asked = False
         if self._rollouts.get(key) is not rollout:
@@ -132,7 +133,7 @@ class Meter:
         return counted.of_agent(state, key.name) if state else None
 
     async def _of_model(self, pod: Manifest) -> Reading | None:
-        text = await self._asked(self._runtimes.metrics(_address_of(pod))) if _address_of(pod) else None
+        text = await self._asked(self._runtimes.metrics(_address_of(pod)))
         return counted.of_runtime(text) if text else None
 
     async def _of_query(self, query: str) -> float | str:

@@ -61,8 +61,9 @@ def seeing(analysis: Analysis, weight: int) -> tuple[Guard, ...]:
 
 
 def ratio_alarm(measured: Measured, arms: Arms) -> str:
-    """Why the routers can't be sending what they say; empty as long as that can be so."""
-    if not (arms.by_haproxy and not arms.is_sticky and 0 < arms.weight < 100 and measured.requests):
+    """Why the requests can't be divided by the weight; empty as long as that can be so."""
+    divides = arms.by_haproxy or arms.by_gateway
+    if not (divides and not arms.is_sticky and 0 < arms.weight < 100 and measured.requests):
         return ""
     log_e = evidence.sample_ratio(measured.canary_requests, measured.requests, arms.weight / 100)
     if log_e < RATIO_ALARM:
@@ -174,7 +175,11 @@ def _with_baseline(measured: Measured, sample: Sample, arms: Arms) -> Measured:
 
 
 def _with_ratio(measured: Measured, sample: Sample, arms: Arms) -> Measured:
-    of_canary, of_stable = (sample.count("router", arm, "requests") for arm in (ticks.CANARY, ticks.STABLE))
+    """A router that ends takes with it what it has counted of both versions, a pod what it has counted of its own."""
+    if arms.by_gateway and not sample.is_whole:
+        return measured
+    of_canary = ticks.assigned(sample, ticks.CANARY, arms.canary, arms)
+    of_stable = ticks.assigned(sample, ticks.STABLE, arms.stable, arms)
     return msgspec.structs.replace(
         measured,
         canary_requests=measured.canary_requests + of_canary,

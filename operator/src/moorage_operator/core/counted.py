@@ -50,6 +50,13 @@ class Look:
     runtimes: Mapping[tuple[str, str], Reading] = field(default_factory=dict)
     queried: Mapping[str, float | str] = field(default_factory=dict)
     """By guard, what its query has given; a string says why there is no number."""
+    all_answered: bool = True
+    """The runtimes; who did not is here as it was the time before."""
+
+    @property
+    def lives(self) -> dict[tuple[str, str], str]:
+        """Of the runtimes."""
+        return {pod: reading.life for pod, reading in self.runtimes.items()}
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class Sample:
     until: datetime
     counts: Mapping[Name, float] = field(default_factory=dict)
     queried: Mapping[str, float | str] = field(default_factory=dict)
+    is_whole: bool = True
+    """Each runtime answered both times, and none began or ended between them: nothing that one of them has counted is missing."""
 
     def count(self, *pattern: str | frozenset[str] | None) -> int:
         """The sum of the counters whose name fits: each part is a text, one of some, or (None) anything."""
@@ -74,7 +83,8 @@ def between(before: Look, after: Look) -> Sample:
     for (revision, pod), reading in after.runtimes.items():
         for name, value in _grown(before.runtimes.get((revision, pod)), reading):
             counts[revision, *name] += value
-    return Sample(before.at, after.at, counts, after.queried)
+    is_whole = before.all_answered and after.all_answered and before.lives == after.lives
+    return Sample(before.at, after.at, counts, after.queried, is_whole)
 
 
 def of_agent(state: AgentState, model: str) -> Reading:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from moorage_operator.core import pods
 from moorage_operator.core.kinds import HTTP_ROUTE, Manifest
@@ -16,6 +17,9 @@ from moorage_operator.core.spec import Gateway, ParentRef, Spec
 
 MARK = "gateway"
 """Arm of requests that a Gateway divides: the pod knows its revision."""
+
+SETTLES = timedelta(seconds=10)
+"""A Gateway says that it has taken a route before all of its proxies act by it: until then some requests go the way from before."""
 
 _GRPC_TYPES = ("application/grpc", "application/grpc+proto")
 _CONTENT_TYPE = "content-type"

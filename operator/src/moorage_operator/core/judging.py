@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from moorage_operator.core import analysis, names
+from moorage_operator.core import analysis, http_route, names
 from moorage_operator.core.actions import Measure
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
@@ -26,6 +26,7 @@ def arms_of(state: State, spec: Spec) -> Arms | None:
         stable=stable.revision,
         canary=canary.revision,
         by_haproxy=spec.traffic.by_haproxy,
+        by_gateway=spec.traffic.by_gateway,
         is_sticky=spec.traffic.stickiness.is_set,
         weight=state.position.weight,
     )
@@ -108,7 +109,8 @@ def with_verified_weight(state: State, world: World) -> State:
     weight, measured = state.position.weight, state.measured
     if not world.routed.holds(state) or measured.weight == weight:
         return state
-    return state.changed(measured=msgspec.structs.replace(measured, weight=weight, since=measured.since or world.now))
+    since = measured.since or world.now
+    return state.changed(measured=msgspec.structs.replace(measured, weight=weight, weight_at=world.now, since=since))
 
 
 def measure(state: State, waits: Obstacle | None, world: World) -> Measure | None:
@@ -132,8 +134,13 @@ def measure(state: State, waits: Obstacle | None, world: World) -> Measure | Non
 
 
 def begins_at(measured: Measured, spec: Spec) -> datetime | None:
-    """When the first weight has been there for initialDelaySeconds."""
-    return measured.since + spec.rollout.judged_by.initial_delay if measured.since else None
+    """When the first weight has been there for initialDelaySeconds, and a Gateway acts by the one of now."""
+    if measured.since is None:
+        return None
+    warm = measured.since + spec.rollout.judged_by.initial_delay
+    if not (spec.traffic.by_gateway and measured.weight_at):
+        return warm
+    return max(warm, measured.weight_at + http_route.SETTLES)
 
 
 def _filled(query: str, values: dict[str, str]) -> str:

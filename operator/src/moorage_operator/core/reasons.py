@@ -310,8 +310,8 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "Register a version with the old signature, or set spec.rollout.signature: any if all callers are ready for the new one.",
     ),
     Reason.SAMPLE_RATIO_MISMATCH: Explanation(
-        "The requests are not divided as the routers say; the rollout stays where it is.",
-        "Abort it, and look at what is between the callers and the router.",
+        "The requests are not divided as the routers or the Gateways say; the rollout stays where it is.",
+        "Abort it, and look at what is between the callers and the router, or for another HTTPRoute that the Gateway prefers.",
     ),
     Reason.REVISION_CREATED: Explanation("Event: a revision was made and its pods are starting.", _WAIT),
     Reason.REVISION_RETIRED: Explanation("Event: a revision's pods end.", _WAIT),

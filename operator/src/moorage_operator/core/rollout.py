@@ -14,7 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from moorage_operator.core import arm_routing, checks, gate, judging, no_capacity, shadow, steps, traffic
+from moorage_operator.core import arm_routing, checks, gate, http_route, judging, no_capacity, shadow, steps, traffic
 from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
@@ -36,10 +36,6 @@ class Progress:
 
     state: State
     obstacle: Obstacle | None = None
-
-
-GATEWAY_SETTLES = timedelta(seconds=10)
-"""A Gateway says that it has taken a route before all of its proxies act by it: a revision that leaves keeps its pods for so long."""
 
 
 def advance(state: State, wanted: Wanted | None, world: World) -> Progress:
@@ -182,4 +178,4 @@ def _promoted(state: State, world: World) -> State:
 
 def _leaves_at(delay: timedelta, world: World) -> datetime:
     """When pods that get nothing from now on may end."""
-    return world.now + (max(delay, GATEWAY_SETTLES) if world.spec.traffic.by_gateway else delay)
+    return world.now + (max(delay, http_route.SETTLES) if world.spec.traffic.by_gateway else delay)

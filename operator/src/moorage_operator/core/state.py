@@ -136,6 +136,8 @@ class Measured(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """End of the last sample."""
     weight: int = 0
     """The last one that all routers were seen to hold."""
+    weight_at: datetime | None = None
+    """When they were first seen to hold it."""
     since: datetime | None = None
     """When they were first seen to hold one for this canary."""
     canary_requests: int = 0

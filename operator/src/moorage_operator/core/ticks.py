@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from moorage_operator.core import http_route
 from moorage_operator.core.counted import Sample
 from moorage_operator.core.evidence import Tick
 from moorage_operator.core.guards import Pairs
@@ -30,6 +31,7 @@ class Arms:
     stable: str
     canary: str
     by_haproxy: bool
+    by_gateway: bool
     is_sticky: bool
     weight: int
 
@@ -64,6 +66,13 @@ def failed(sample: Sample, arm: str, revision: str, arms: Arms) -> tuple[int, in
     return requests, of_rpc + sample.count(revision, "requests", marks, None, BAD_HTTP)
 
 
+def assigned(sample: Sample, arm: str, revision: str, arms: Arms) -> int:
+    """Requests that came by weight; none where nothing marks them."""
+    if arms.by_haproxy:
+        return sample.count("router", arm, "requests")
+    return sample.count(revision, "requests", http_route.MARK, None, None)
+
+
 def slow(sample: Sample, arm: str, revision: str, seconds: float, arms: Arms) -> tuple[int, int]:
     """None at all of a runtime that counts by other edges: its requests are neither fast nor slow."""
     marks = marks_of(arm, arms)
@@ -89,7 +98,7 @@ def pairs(sample: Sample, arms: Arms) -> Pairs:
 
 def marks_of(arm: str, arms: Arms) -> frozenset[str]:
     """Labels of requests that were assigned by weight; without a router that marks them, all that are unmarked."""
-    return frozenset({arm}) if arms.by_haproxy else frozenset({"", "gateway"})
+    return frozenset({arm}) if arms.by_haproxy else frozenset({"", http_route.MARK})
 
 
 def edges(sample: Sample, revision: str) -> dict[str, float]:

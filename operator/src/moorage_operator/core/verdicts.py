@@ -81,7 +81,9 @@ def _judged(arm: Arm, stable: Role, sample: Sample, spec: Spec) -> Arm:
 
 def _ticks(arm: Arm, stable: Role, sample: Sample, spec: Spec) -> Iterator[tuple[str, Tick]]:
     """By metric."""
-    who = ticks.Arms(stable.revision, arm.revision, by_haproxy=True, is_sticky=False, weight=arm.weight)
+    who = ticks.Arms(
+        stable.revision, arm.revision, by_haproxy=True, by_gateway=False, is_sticky=False, weight=arm.weight
+    )
     sides = (arm.name, arm.revision), (ticks.STABLE, stable.revision)
     of_arm, of_stable = (ticks.failed(sample, name, revision, who) for name, revision in sides)
     yield ERRORS, Tick(*of_arm, *of_stable)
