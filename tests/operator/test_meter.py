@@ -23,7 +23,12 @@ moorage_request_seconds_bucket{arm="canary",le="0.2",model="m",protocol="v2",rev
 moorage_request_seconds_sum{arm="canary",model="m",protocol="v2",revision="fraud-v4",version="4"} 1.1
 moorage_shadow_total{outcome="agree",revision="fraud-v4"} 7.0
 moorage_feedback_total{arm="canary",revision="fraud-v4",verdict="wrong"} 2.0
+moorage_in_flight_requests{model="m",revision="fraud-v4",version="4"} 4.0
 moorage_requests_total{arm="canary",code="200"} NaN
+moorage_requests_total{arm="canary",code="200"} +Inf
+moorage_requests_total{arm="canary",code="200"} 1e999
+moorage_requests_total{arm="canary",code="200"} 1e+30
+moorage_requests_total{arm="canary",code="200"} 1.2.3
 moorage_requests_total nonsense
 process_start_time_seconds 1.76e+09
 """
@@ -41,6 +46,7 @@ def test_of_a_runtime_only_the_counters_that_matter_are_read() -> None:
             ("shadow", "fraud-v4", "agree"): 7,
             ("feedback", "fraud-v4", "canary", "wrong"): 2,
         },
+        in_flight=4,
     )
 
 
@@ -93,6 +99,17 @@ def test_whether_a_pod_may_have_counted_what_nobody_knows(
     assert counted.between(look(before), look(after)).is_whole is is_whole
     assert not counted.between(look(before, all_answered=False), look(after)).is_whole
     assert not counted.between(look(before), look(after, all_answered=False)).is_whole
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "life", "broken_off"), [(3, "first", 0), (3, "second", 3), (0, "second", 1)], ids=str
+)
+def test_a_pod_that_began_anew_has_broken_off_what_it_was_answering(in_flight: int, life: str, broken_off: int) -> None:
+    before = Look(NOW, runtimes={("v4", "a"): Reading("first", in_flight=in_flight)})
+    sample = counted.between(before, Look(NOW, runtimes={("v4", "a"): Reading(life, in_flight=9)}))
+
+    assert sample.count("v4", counted.BROKEN_OFF) == broken_off
+    assert sample.count(None, counted.RESTARTS) == (life != "first")
 
 
 def test_counters_are_found_by_parts_of_their_names() -> None:
@@ -191,25 +208,52 @@ async def test_a_pod_that_dies_again_and_again_does_not_hide_its_errors(rolling:
     assert rolling.traffic() == "3"
 
 
+async def test_that_counts_were_lost_is_told(rolling: World) -> None:
+    for _ in range(2):
+        send(rolling, canary=50, bad=0)
+        await rolling.pass_time(15)
+        rolling.agents.traffic.restart(rolling.revision("4"))
+    await rolling.pass_time(15)
+    assert "a pod or a router began anew 2 times" in rolling.status["analysis"][0]["message"]
+
+
 async def test_without_a_rollout_nothing_is_asked(rolling: World) -> None:
     rolling.move_alias("3")
     await rolling.settle()
     assert not rolling.meter._rollouts
 
 
-async def test_without_a_router_the_pods_say_what_failed() -> None:
-    served = World()
-    served.move_alias("3")
-    served.apply(replicas=3, traffic={"router": "replicas"}, rollout={"steps": STEPS})
-    await served.settle()
-    served.move_alias("4")
-    await served.settle()
-    await served.pass_time(11)
-    served.agents.traffic.send("", served.revision("4"), 100, bad=30)
-    served.agents.traffic.send("", served.revision("3"), 300, bad=3)
-    await served.pass_time(15)
-    assert served.traffic() == "3"
-    assert "30 of 100 (30.00%) failed" in served.status["rejected"][0]["message"]
+@pytest.fixture
+async def by_pods() -> World:
+    """As `rolling`, without a router."""
+    made = World()
+    made.move_alias("3")
+    made.apply(replicas=3, traffic={"router": "replicas"}, rollout={"steps": STEPS})
+    await made.settle()
+    made.move_alias("4")
+    await made.settle()
+    await made.pass_time(11)
+    return made
+
+
+async def test_without_a_router_the_pods_say_what_failed(by_pods: World) -> None:
+    by_pods.agents.traffic.send("", by_pods.revision("4"), 100, bad=30)
+    by_pods.agents.traffic.send("", by_pods.revision("3"), 300, bad=3)
+    await by_pods.pass_time(15)
+    assert by_pods.traffic() == "3"
+    assert "30 of 100 (30.00%) failed" in by_pods.status["rejected"][0]["message"]
+
+
+async def test_without_a_router_what_died_with_a_pod_has_failed(by_pods: World) -> None:
+    """It crashes at every tenth request, and has counted none of those."""
+    traffic, canary = by_pods.agents.traffic, by_pods.revision("4")
+    for _ in range(12):
+        traffic.restart(canary)
+        traffic.send("", canary, 9)
+        traffic.send("", by_pods.revision("3"), 90)
+        await by_pods.pass_time(15)
+    assert by_pods.traffic() == "3"
+    assert "failed, at stable 0 of" in by_pods.status["rejected"][0]["message"]
 
 
 @pytest.mark.parametrize(

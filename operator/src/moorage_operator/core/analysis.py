@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from moorage_operator.core import broken, evidence, guards, ticks
-from moorage_operator.core.counted import Sample
+from moorage_operator.core.counted import RESTARTS, Sample
 from moorage_operator.core.guards import Verdict
 from moorage_operator.core.judgement import Analysis, Guard, Latency, Prometheus
 from moorage_operator.core.state import Judged, Measured
@@ -41,7 +41,8 @@ class Report:
 
 def heed(analysis: Analysis, judged: tuple[Judged, ...], measured: Measured, sample: Sample, arms: Arms) -> Report:
     """With one more sample."""
-    measured = msgspec.structs.replace(measured, at=sample.until)
+    restarts = measured.restarts + sample.count(None, RESTARTS)
+    measured = msgspec.structs.replace(measured, at=sample.until, restarts=restarts)
     measured = _with_ratio(measured, sample, arms) if arms.weight else _with_baseline(measured, sample, arms)
     before = {item.guard: item for item in _of_now(analysis, judged)}
     alpha = guards.alpha_of_each(analysis.alpha, sum(not item.prometheus for item in analysis.guards))
@@ -108,7 +109,15 @@ def _judge(guard: Guard, before: Judged | None, alpha: float, measured: Measured
     is_broken = guard.error_rate is not None and broken.is_broken(test, state, tick)
     found = guards.find(test, state, alpha=alpha, is_broken=is_broken)
     harm, safe = float(guards.in_short(found.harm)), float(guards.in_short(found.safe))
-    return Judged(guard.name, found.verdict, found.message, harm, safe, state.canary_requests, state)
+    message = f"{found.message}{_lost(measured)}"
+    return Judged(guard.name, found.verdict, message, harm, safe, state.canary_requests, state)
+
+
+def _lost(measured: Measured) -> str:
+    if not measured.restarts:
+        return ""
+    times = "once" if measured.restarts == 1 else f"{measured.restarts} times"
+    return f"; a pod or a router began anew {times}, and what it had counted since the look before is lost"
 
 
 def _judge_query(guard: Guard, wanted: Prometheus, state: guards.State, sample: Sample) -> Judged:

@@ -1,7 +1,8 @@
 """What routers and runtimes have counted, and what of it happened between two looks. Pure.
 
 A counter only grows while its process lives, and begins at zero with each new one. So a look is kept per process, and what a process
-that was not there before has counted is left out once: nobody knows since when.
+that was not there before has counted is left out once: nobody knows since when. What a process counted between the last look and its
+end is lost; that it began anew is counted.
 """
 
 from __future__ import annotations
@@ -20,9 +21,16 @@ Name = tuple[str, ...]
 MOST_SERIES = 5_000
 """Of one runtime. Its model's code is untrusted, and could write its metrics, too."""
 
-_LINE = re.compile(r"(moorage_[a-z_]+)\{([^}]*)\} ([0-9.eE+]+)$")
+MOST = 1e15
+"""More than any runtime has counted."""
+
+RESTARTS, BROKEN_OFF = "restarts", "broken off"
+"""Counters of ours: processes that began anew, and of those that are runtimes the requests that they were answering then."""
+
+_LINE = re.compile(r"(moorage_[a-z_]+)\{([^}]*)\} ([0-9]+(?:[.][0-9]+)?(?:e[+-]?[0-9]{1,2})?)$")
 _LABEL = re.compile(r'([a-z_]+)="([^"\\]*)"')
 _STARTED = "process_start_time_seconds "
+_IN_FLIGHT = "moorage_in_flight_requests"
 _LABELS = {
     "moorage_requests_total": ("requests", "arm", "protocol", "code"),
     "moorage_request_seconds_bucket": ("seconds", "arm", "protocol", "le"),
@@ -39,6 +47,8 @@ class Reading:
 
     life: str
     counters: Mapping[Name, float] = field(default_factory=dict)
+    in_flight: float = 0.0
+    """Requests that it was answering."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +88,18 @@ class Sample:
 def between(before: Look, after: Look) -> Sample:
     counts: defaultdict[Name, float] = defaultdict(float)
     for pod, reading in after.routers.items():
-        for name, value in _grown(before.routers.get(pod), reading):
+        earlier = before.routers.get(pod)
+        for name, value in _grown(earlier, reading):
             counts[name] += value
+        if earlier and earlier.life != reading.life:
+            counts["router", RESTARTS] += 1
     for (revision, pod), reading in after.runtimes.items():
-        for name, value in _grown(before.runtimes.get((revision, pod)), reading):
+        earlier = before.runtimes.get((revision, pod))
+        for name, value in _grown(earlier, reading):
             counts[revision, *name] += value
+        if earlier and earlier.life != reading.life:
+            counts[revision, RESTARTS] += 1
+            counts[revision, BROKEN_OFF] += max(1.0, earlier.in_flight)
     is_whole = before.all_answered and after.all_answered and before.lives == after.lives
     return Sample(before.at, after.at, counts, after.queried, is_whole)
 
@@ -101,15 +118,19 @@ def of_agent(state: AgentState, model: str) -> Reading:
 def of_runtime(exposition: str) -> Reading:
     """From the text format of Prometheus; what is not ours, or not as we write it, is left out."""
     counters: defaultdict[Name, float] = defaultdict(float)
-    life = ""
+    life, in_flight = "", 0.0
     for line in exposition.splitlines():
         if line.startswith(_STARTED):
             life = line.removeprefix(_STARTED)
-        elif (found := _LINE.match(line)) and found[1] in _LABELS and len(counters) < MOST_SERIES:
+        elif (found := _LINE.match(line)) is None or float(found[3]) > MOST:
+            continue
+        elif found[1] == _IN_FLIGHT:
+            in_flight = float(found[3])
+        elif found[1] in _LABELS and len(counters) < MOST_SERIES:
             kind, *wanted = _LABELS[found[1]]
             labels = dict(_LABEL.findall(found[2]))
             counters[kind, *(labels.get(label, "") for label in wanted)] += float(found[3])
-    return Reading(life, counters)
+    return Reading(life, counters, in_flight)
 
 
 def _grown(before: Reading | None, after: Reading) -> Iterator[tuple[Name, float]]:

@@ -143,6 +143,8 @@ class Measured(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     canary_requests: int = 0
     requests: int = 0
     """Since the weight was set last: do they come as the weight says?"""
+    restarts: int = 0
+    """Of pods and routers whose counters have begun anew."""
     baseline: tuple[tuple[int, int], ...] = ()
     """Stable's requests and errors in the ticks before the first weight."""
     latencies: dict[str, int] = {}

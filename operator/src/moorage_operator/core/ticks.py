@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from moorage_operator.core import http_route
-from moorage_operator.core.counted import Sample
+from moorage_operator.core.counted import BROKEN_OFF, Sample
 from moorage_operator.core.evidence import Tick
 from moorage_operator.core.guards import Pairs
 from moorage_operator.core.judgement import Guard
@@ -56,14 +56,19 @@ def _arms(arms: Arms) -> tuple[tuple[str, str], tuple[str, str]]:
 
 
 def failed(sample: Sample, arm: str, revision: str, arms: Arms) -> tuple[int, int]:
-    """Requests and errors, as the caller saw them. To HAProxy every answer by gRPC is HTTP 200: its errors come from the runtimes."""
+    """Requests and errors, as the caller saw them.
+
+    To HAProxy every answer by gRPC is HTTP 200: its errors come from the runtimes. Without it a runtime that ends has counted nothing of
+    what it was answering.
+    """
     marks = marks_of(arm, arms)
     of_rpc = sample.count(revision, "requests", marks, "grpc", BAD_RPC)
     if arms.by_haproxy:
         requests, bad = (sample.count("router", arm, name) for name in ("requests", "bad"))
         return requests, min(requests, bad + of_rpc)
+    broken_off = sample.count(revision, BROKEN_OFF)
     requests = sample.count(revision, "requests", marks, None, None)
-    return requests, of_rpc + sample.count(revision, "requests", marks, None, BAD_HTTP)
+    return requests + broken_off, broken_off + of_rpc + sample.count(revision, "requests", marks, None, BAD_HTTP)
 
 
 def assigned(sample: Sample, arm: str, revision: str, arms: Arms) -> int:
