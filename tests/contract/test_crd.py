@@ -15,6 +15,7 @@ import yaml
 from msgspec import inspect
 
 from moorage_operator.core.spec import Spec
+from moorage_operator.core.state import State
 
 Schema = dict[str, Any]
 
@@ -104,6 +105,8 @@ def structs(node: inspect.Type, path: str) -> Iterator[tuple[str, inspect.Struct
             yield from structs(field.type, f"{path}.{field.encode_name}")
     if isinstance(node, inspect.VarTupleType):
         yield from structs(node.item_type, f"{path}[]")
+    if isinstance(node, inspect.DictType):
+        yield from structs(node.value_type, f"{path}{{}}")
 
 
 def _without_none(node: inspect.Type) -> inspect.Type:
@@ -194,3 +197,22 @@ def _read(default: Any, like: Any) -> Any:
     if isinstance(default, list):
         return tuple(msgspec.convert(item, type(like[0])) for item in default)
     return default
+
+
+# The status.
+
+
+STORED = {path: struct for path, struct in structs(inspect.type_info(State), "status") if "status.position" not in path}
+"""What the operator writes down to go on from, but for the position, whose parts the status has one by one."""
+
+
+@pytest.mark.parametrize("kind", sorted({struct.cls for struct in STORED.values()}, key=str))
+def test_what_is_stored_in_the_status_has_its_place_in_the_schema(kind: type) -> None:
+    """The API server refuses a status with a field that it does not know, and the rollout would stand still.
+
+    What one kind has may be in several places, and each of them need not have all of it: stable never scales down.
+    """
+    paths = [path for path, struct in STORED.items() if struct.cls is kind]
+    fields = {field.encode_name for path in paths for field in STORED[path].fields} - {"position"}
+
+    assert fields <= {name for path in paths for name in EVERYWHERE[path]["properties"]}
