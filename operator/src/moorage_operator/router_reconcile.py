@@ -7,8 +7,9 @@ the one from before stays, and the ModelDeployment's own pass tells why.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from moorage_operator import errors, ports, router_rows
 from moorage_operator.core import checks, names, revisions, routing, spec
@@ -37,6 +38,8 @@ class RouterReconciler:
         self._settings = settings
         self._wake = wake
         self._rows: dict[Key, tuple[str, int, Manifest | None]] = {}
+        self._on_turn = ""
+        """The namespace whose router is being told to have new pods."""
         self._unwatched: dict[Ref, Manifest] = {}
         """ServiceAccount and RoleBinding, as last seen: no watch shows them, and a resync forgets them."""
 
@@ -67,9 +70,9 @@ class RouterReconciler:
         data = routing.data(after, self._rows_of(key.namespace, wanted, after, config_map))
         owners = [_owner(wanted[name]) for name in sorted(wanted)]
         plan = RouterPlan(key.namespace, owners, self._settings, observed)
-        may_roll = not self._someone_rolls(key.namespace)
-        for action in plan.actions(data, may_roll=may_roll):
-            await self._carry_out(action, key)
+        with self._turn(key.namespace, wanted=plan.rolls()) as may_roll:
+            for action in plan.actions(data, may_roll=may_roll):
+                await self._carry_out(action, key)
         for name in after.of.keys() - (before.of.keys() if config_map else set()):
             self._wake(Key(key.namespace, name))
         return None if may_roll else ROLL_AGAIN_SECONDS
@@ -121,8 +124,22 @@ class RouterReconciler:
             del self._rows[key]
         return rows
 
+    @contextlib.contextmanager
+    def _turn(self, namespace: str, *, wanted: bool) -> Iterator[bool]:
+        """May this router be renewed? Asked and taken at once: the index knows of it only when the answer to the write is here."""
+        if not wanted or self._someone_rolls(namespace):
+            yield not wanted
+            return
+        self._on_turn = namespace
+        try:
+            yield True
+        finally:
+            self._on_turn = ""
+
     def _someone_rolls(self, but: str) -> bool:
         """Is another namespace's router being renewed? One that can't be is not waited for: its old pods go on."""
+        if self._on_turn not in ("", but):
+            return True
         for namespace in self._index.router_namespaces - {but}:
             deployment = self._index.child(RouterKey(namespace), Ref(DEPLOYMENT, namespace, routing.NAME))
             if deployment and _is_rolling(deployment):
@@ -172,7 +189,8 @@ def _asks_for_router(manifest: Manifest) -> bool:
 
 
 def _is_rolling(deployment: Manifest) -> bool:
-    gave_up = checks.condition_of(deployment, "Progressing").get("reason") == "ProgressDeadlineExceeded"
+    progress = checks.condition_of(deployment, "Progressing").get("reason")
+    gave_up = progress == "ProgressDeadlineExceeded" and checks.status_is_current(deployment)
     return not gave_up and not checks.has_available(deployment, deployment["spec"].get("replicas", 1))
 
 

@@ -62,9 +62,16 @@ def is_ready(pod: Manifest) -> bool:
 def has_available(deployment: Manifest, count: int) -> bool:
     """Has its controller seen the Deployment as it is, and `count` pods that run its template and are available?"""
     status = deployment.get("status", {})
-    if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
-        return False
-    return min(int(status.get("availableReplicas", 0)), int(status.get("updatedReplicas", 0))) >= count
+    updated = int(status.get("updatedReplicas", 0))
+    # Those of an older template may all be among the available ones.
+    of_before = max(int(status.get("replicas", 0)) - updated, 0)
+    return status_is_current(deployment) and min(int(status.get("availableReplicas", 0)) - of_before, updated) >= count
+
+
+def status_is_current(deployment: Manifest) -> bool:
+    """Is its status about the Deployment as it is? The answer to a write still has the status from before."""
+    observed = int(deployment.get("status", {}).get("observedGeneration", 0))
+    return observed >= int(deployment["metadata"].get("generation", 0))
 
 
 def is_crash_looping(of_revision: Iterable[Manifest]) -> bool:

@@ -35,6 +35,13 @@ class RouterPlan:
     settings: RouterSettings
     observed: Observed
 
+    def rolls(self) -> bool:
+        """Does the router that runs get new pods by this plan?"""
+        live = self.observed.child(DEPLOYMENT, routing.NAME)
+        if not self.owners or live is None:
+            return False
+        return not compare.holds(self._template(), live["spec"]["template"])
+
     def actions(self, data: Mapping[str, str], *, may_roll: bool) -> Iterator[Action]:
         """`data` is the ConfigMap's content. New pods of all routers at once would cost every model a piece of its capacity."""
         if not self.owners:
@@ -44,9 +51,8 @@ class RouterPlan:
         yield from self._config_map(data)
         for manifest in self._access():
             yield from writes.hold(self.observed, manifest)
-        deployment = self.deployment()
-        if may_roll or not self._rolls(deployment):
-            yield from writes.hold(self.observed, deployment)
+        if may_roll or not self.rolls():
+            yield from writes.hold(self.observed, self.deployment())
         if self.settings.replicas > 1:
             yield from writes.hold(self.observed, self._disruption_budget())
         else:
@@ -62,10 +68,6 @@ class RouterPlan:
                 "template": self._template(),
             }
         }
-
-    def _rolls(self, deployment: Manifest) -> bool:
-        live = self.observed.child(DEPLOYMENT, routing.NAME)
-        return live is not None and not compare.holds(deployment["spec"]["template"], live["spec"]["template"])
 
     def _config_map(self, data: Mapping[str, str]) -> Iterator[Action]:
         """Only this pass writes it, and only over what it has read: two operators can't give one port twice."""
