@@ -194,15 +194,26 @@ def test_a_port_is_not_given_again_before_all_others() -> None:
     assert last.of == {"b": 10000, "c": 10001}
 
 
+def a_service(name: str, port: int) -> dict[str, Any]:
+    """One that points to the router."""
+    selector = {"app.kubernetes.io/component": "router"}
+    return {"metadata": {"name": name}, "spec": {"selector": selector, "ports": [{"port": 80, "targetPort": port}]}}
+
+
 def test_lost_ports_are_read_from_the_services() -> None:
-    service = {
-        "metadata": {"name": "fraud"},
-        "spec": {
-            "selector": {"app.kubernetes.io/component": "router"},
-            "ports": [{"port": 80, "targetPort": 10007}],
-        },
-    }
     pods = {"metadata": {"name": "churn"}, "spec": {"selector": {}, "ports": [{"port": 80, "targetPort": "http"}]}}
-    ports = routing.read_ports(None, [service, pods])
-    assert ports.of == {"fraud": 10007}
-    assert ports.next == 10008
+    assert routing.read_ports(None, [a_service("fraud", 10007), pods]).of == {"fraud": 10007}
+    assert routing.read_ports(None, [pods]) == routing.Ports()
+
+
+@pytest.mark.parametrize("first", [10000, 14000, 15000, 19997])
+def test_a_port_that_was_freed_just_before_the_ports_were_lost_is_not_given_again_soon(first: int) -> None:
+    before = routing.allocated(routing.Ports(next=first), ["a", "b", "gone"])
+    lost = routing.read_ports(None, [a_service(name, before.of[name]) for name in ("a", "b")])
+    newcomers = [f"n{number}" for number in range(100)]
+
+    after = routing.allocated(lost, ["a", "b", *newcomers])
+
+    assert (after.of["a"], after.of["b"]) == (before.of["a"], before.of["b"])
+    assert before.of["gone"] not in after.of.values()
+    assert all(routing.FIRST_PORT <= port <= routing.LAST_PORT for port in after.of.values())

@@ -138,13 +138,18 @@ def read_rows(config_map: Manifest | None) -> dict[str, Manifest]:
 
 
 def read_ports(config_map: Manifest | None, services: Iterable[Manifest]) -> Ports:
-    """As the ConfigMap says; one that is lost or broken is made anew from what the Services point to."""
+    """As the ConfigMap says; one that is lost or broken is made anew from what the Services point to.
+
+    Nobody knows then which ports were freed a moment ago. They were given just before or after those that are in use: the next is
+    taken from the other side of the range.
+    """
     text = (config_map or {}).get("data", {}).get(PORTS, "")
     try:
         return msgspec.json.decode(text, type=Ports)
     except msgspec.MsgspecError:
         found = {service["metadata"]["name"]: port for service in services if (port := port_of(service))}
-        return Ports(found, max([FIRST_PORT - 1, *found.values()]) + 1)
+        count = LAST_PORT + 1 - FIRST_PORT
+        return Ports(found, FIRST_PORT + (max(found.values()) - FIRST_PORT + count // 2) % count) if found else Ports()
 
 
 def port_of(service: Manifest | None) -> int | None:
