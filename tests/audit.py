@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,8 @@ class Request:
     namespace: str
     name: str
     code: int
+    pod: str
+    """Of the ServiceAccount; empty where the token is bound to none."""
 
 
 def now() -> datetime:
@@ -98,6 +101,8 @@ def _request(entry: dict[str, object]) -> Request | None:
     if entry["stage"] != stage or not isinstance(target, dict):
         return None
     response = entry.get("responseStatus")
+    user: Any = entry["user"]
+    pods = user.get("extra", {}).get("authentication.kubernetes.io/pod-name", [])
     group, subresource = target.get("apiGroup", ""), target.get("subresource", "")
     return Request(
         at=datetime.fromisoformat(str(entry["requestReceivedTimestamp"])),
@@ -106,4 +111,5 @@ def _request(entry: dict[str, object]) -> Request | None:
         namespace=target.get("namespace", ""),
         name=target.get("name", ""),
         code=int(response["code"]) if isinstance(response, dict) else 0,
+        pod=str(next(iter(pods), "")),
     )
