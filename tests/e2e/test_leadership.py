@@ -12,7 +12,7 @@ import audit
 from fixtures_cluster import Api
 from installation import RESYNC_SECONDS, SETTLED_SECONDS, Installation
 from mlflow_in_cluster import Registry
-from place import Place, a_model, ending_namespaces, until
+from place import Place, a_model, a_namespace, ending_namespaces, until
 
 SCRIPT = Path(__file__).parents[1] / "as_child.py"
 TAKEOVER_SECONDS = 20
@@ -103,22 +103,30 @@ def test_a_leader_that_is_told_to_end_hands_over_at_once(place: Place, two: Inst
     assert seconds < TAKEOVER_SECONDS / 2
 
 
-def test_models_serve_while_no_operator_runs_and_a_deletion_needs_none(place: Place, operator: Installation) -> None:
+def test_models_serve_while_no_operator_runs_and_a_deletion_needs_none(
+    api: Api, place: Place, operator: Installation
+) -> None:
     place.apply(a_model("lonely", replicas=2), a_model("orphan", replicas=2))
-    place.wait_ready("lonely", "orphan")
-    operator.scale(0)
+    with a_namespace(api, f"{place.name}-beside") as beside:
+        beside.apply(a_model("beside"))
+        beside.wait_ready("beside")
+        place.wait_ready("lonely", "orphan")
+        operator.scale(0)
     try:
+        began = time.monotonic()
         place.delete("mdep", "orphan")
+        assert time.monotonic() - began < 10, "no finalizer waits for the operator"
         place.change("lonely", replicas=1)
 
         until(
             60, "nothing is left of the deleted one", lambda: not place.children("orphan") and not place.pods("orphan")
         )
+        until(90, "the namespace is gone", lambda: beside.name not in api.kubectl("get", "namespaces"))
         assert place.ask("lonely", "/v2/models/digits-onnx")
         assert len(place.pods("lonely")) == 2
     finally:
         operator.scale(2)
-    until(60, "what was asked meanwhile is carried out", lambda: len(place.pods("lonely")) == 1)
+    until(10, "what was asked meanwhile is carried out", lambda: len(place.pods("lonely")) == 1)
 
 
 def test_two_installations_that_do_not_know_each_other_agree(
