@@ -151,11 +151,13 @@ class Caller:
 
 @dataclass
 class Load:
-    """Callers that post without a pause; what they got."""
+    """Callers that post without a pause, but for a moment after a failure; what they got."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     pods: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    failed_at: list[float] = field(default_factory=list)
+    """When, by the monotonic clock, a request got no answer or a bad one."""
     slowest: float = 0.0
 
     @property
@@ -166,11 +168,27 @@ class Load:
         return self.failures + [str(status) for status in self.statuses.elements() if status != 200]
 
 
+async def answered(found: Load, count: int) -> None:
+    """Wait until so many more requests have had their end."""
+    goal = found.total + count
+    await until(lambda: found.total >= goal, f"{count} more requests")
+
+
+async def can_connect(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+        await writer.wait_closed()
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.asynccontextmanager
-async def load(port: int, *, callers: int = 8) -> AsyncIterator[Load]:
+async def load(port: int, *, callers: int = 8, keep_alive: bool = True) -> AsyncIterator[Load]:
     """For the time of the block; each request that has begun then gets its end."""
     found, stop = Load(), asyncio.Event()
-    tasks = [asyncio.create_task(_call(port, found, stop, index)) for index in range(callers)]
+    tasks = [asyncio.create_task(_call(port, found, stop, index, keep_alive)) for index in range(callers)]
     try:
         yield found
     finally:
@@ -178,7 +196,7 @@ async def load(port: int, *, callers: int = 8) -> AsyncIterator[Load]:
         await asyncio.gather(*tasks)
 
 
-async def _call(port: int, found: Load, stop: asyncio.Event, index: int) -> None:
+async def _call(port: int, found: Load, stop: asyncio.Event, index: int, keep_alive: bool) -> None:
     caller, number = Caller(port), 0
     while not stop.is_set():
         number += 1
@@ -188,8 +206,14 @@ async def _call(port: int, found: Load, stop: asyncio.Event, index: int) -> None
             found.statuses[answer.status] += 1
             if answer.status == 200:
                 found.pods[answer.pod] += 1
+            else:
+                found.failed_at.append(time.monotonic())
+            if not keep_alive:
+                await caller.close()
         except (OSError, asyncio.IncompleteReadError) as error:
             found.failures.append(repr(error))
+            found.failed_at.append(time.monotonic())
             await caller.close()
+            await asyncio.sleep(0.01)
         found.slowest = max(found.slowest, time.monotonic() - began)
     await caller.close()

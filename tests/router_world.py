@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -227,6 +227,11 @@ class Router:
 
         await until(seen, f"{count} servers of {revision} are up")
 
+    @property
+    def reloads(self) -> float:
+        """That went well."""
+        return self.metrics.registry.get_sample_value("moorage_router_reloads_total", {"result": "ok"}) or 0
+
     async def haproxy_has(self, servers: Iterable[str], backend: str = ":grpc") -> None:
         async def seen() -> bool:
             found = (await self.haproxy.sample()).pools
@@ -263,3 +268,16 @@ class Router:
 
         await asyncio.gather(*(work() for _ in range(8)))
         return found
+
+
+@contextlib.asynccontextmanager
+async def with_pods(folder: Path, *, canary: int) -> AsyncIterator[Router]:
+    """A router that has not been started, two pods of stable, one of the canary, and its share in the ConfigMap."""
+    found = Router(folder)
+    try:
+        for revision in ("fraud-v1", "fraud-v1", "fraud-v2"):
+            await found.add_pod(revision)
+        found.write(fraud=a_model(found.port, canary=a_canary(canary)))
+        yield found
+    finally:
+        await found.close()

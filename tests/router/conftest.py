@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from router_world import Router, a_canary, a_model
+from router_world import Router, with_pods
 
 
 @pytest.fixture
@@ -16,15 +16,9 @@ async def router(tmp_path: Path) -> AsyncIterator[Router]:
     """HAProxy and agent, with a stable revision of two pods and a canary of one, at weight 0."""
     if shutil.which("haproxy") is None:
         pytest.fail("haproxy is not on PATH: hack/install")
-    found = Router(tmp_path)
-    try:
-        for revision in ("fraud-v1", "fraud-v1", "fraud-v2"):
-            await found.add_pod(revision)
-        found.write(fraud=a_model(found.port, canary=a_canary(0)))
+    async with with_pods(tmp_path, canary=0) as found:
         await found.start_haproxy()
         found.start_agent()
         await found.up("fraud-v1", 2)
         await found.up("fraud-v2", 1)
         yield found
-    finally:
-        await found.close()

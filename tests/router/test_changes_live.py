@@ -13,14 +13,8 @@ import time
 import pytest
 
 from moorage_operator import errors
-from router_traffic import Load, load, until
+from router_traffic import Load, answered, can_connect, load, until
 from router_world import Router, a_canary, a_model
-
-
-async def answered(found: Load, count: int) -> None:
-    """Wait until so many more requests have had their end."""
-    goal = found.total + count
-    await until(lambda: found.total >= goal, f"{count} more requests")
 
 
 async def test_a_weight_changes_under_load_without_a_failure_or_a_reload(router: Router) -> None:
@@ -31,23 +25,19 @@ async def test_a_weight_changes_under_load_without_a_failure_or_a_reload(router:
 
     assert found.failed() == []
     assert found.pods["fraud-v2"] > 0
-    assert reloads(router) == 0
-
-
-def reloads(router: Router) -> float:
-    return router.metrics.registry.get_sample_value("moorage_router_reloads_total", {"result": "ok"}) or 0
+    assert router.reloads == 0
 
 
 async def alternate(router: Router, times: int) -> Load:
     """Models come and go, headers change: each time a reload."""
     iris = a_model(router.second_port, stable="iris-v1")
-    before = reloads(router)
+    before = router.reloads
     async with load(router.port, callers=20) as found:
         for round_ in range(times):
             extra = {"iris": iris} if round_ % 2 == 0 else {}
             await router.apply(fraud=a_model(router.port, canary=a_canary(3000)), **extra)
             await answered(found, 200)
-    assert reloads(router) - before == times
+    assert router.reloads - before == times
     return found
 
 
@@ -78,7 +68,7 @@ async def test_counters_go_on_over_a_reload(router: Router) -> None:
 
 async def test_a_promotion_moves_nobody_back_and_needs_no_reload(router: Router) -> None:
     await router.apply(fraud=a_model(router.port, canary=a_canary(10_000)))
-    before = reloads(router)
+    before = router.reloads
     async with load(router.port) as found:
         await answered(found, 100)
         await router.apply(fraud=a_model(router.port, stable="fraud-v2"))
@@ -86,7 +76,7 @@ async def test_a_promotion_moves_nobody_back_and_needs_no_reload(router: Router)
 
     assert found.failed() == []
     assert set(found.pods) == {"fraud-v2"}
-    assert reloads(router) == before
+    assert router.reloads == before
 
 
 async def test_pods_come_and_go_under_load_without_a_failure(router: Router) -> None:
@@ -263,71 +253,6 @@ async def test_without_any_pod_there_is_one_clear_503(router: Router) -> None:
 
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     assert json.loads(answer.body) == {"error": "no pod of this model can be reached"}
-
-
-async def test_a_haproxy_that_dies_comes_back_with_the_last_weights_and_pods(router: Router) -> None:
-    pod = await router.add_pod("fraud-v3")
-    await router.apply(fraud=a_model(router.port, canary=a_canary(10_000)))
-    await router.apply(fraud=a_model(router.port, canary=a_canary(10_000, revision="fraud-v3")))
-    await router.up("fraud-v3", 1)
-    await router.ask(["a"])
-    assert (await router.counters())["canary"]["requests"] == 1
-    before = reloads(router)
-    await router.stop_agent()
-    await router.kill_worker_and_wait()
-    await router.start_haproxy()
-    await until(lambda: can_connect(router.port), "HAProxy listens again")
-
-    answer = await router.caller().post()
-    router.start_agent()
-    await router.up("fraud-v3", 1)
-
-    assert answer.pod == "fraud-v3"
-    assert pod.requests == 2
-    assert reloads(router) == before
-    assert (await router.counters())["canary"]["requests"] == 2
-
-
-async def can_connect(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.close()
-        await writer.wait_closed()
-    except OSError:
-        return False
-    return True
-
-
-async def test_a_stopped_haproxy_ends_what_it_has_begun(router: Router) -> None:
-    pod = await router.add_pod("fraud-v5")
-    pod.hold = asyncio.Event()
-    await router.apply(fraud=a_model(router.port, stable="fraud-v5"))
-    await router.up("fraud-v5", 1)
-    asked = asyncio.create_task(router.caller().post())
-    await pod.asked(1)
-    stopping = asyncio.create_task(router.stop_haproxy(signal.SIGTERM))
-
-    async def closed() -> bool:
-        return not await can_connect(router.port)
-
-    await until(closed, "HAProxy takes no new connection")
-    pod.hold.set()
-
-    assert (await asked).status == 200
-    assert await stopping == 0
-
-
-async def test_a_new_agent_is_ready_only_when_it_has_seen_haproxy_hold_what_it_was_told(router: Router) -> None:
-    assert router.agent.not_ready() == ""
-    await router.stop_agent()
-    router.cluster.watches.set_down(errors.Unreachable("nobody there"))
-    await router.restart_agent()
-    await until(lambda: router.agent.not_ready() == "nobody there", "the agent says why it is not ready")
-    answer = await router.caller().post()
-    router.cluster.watches.set_down(None)
-    await until(lambda: not router.agent.not_ready(), "the agent is ready")
-
-    assert answer.status == 200
 
 
 async def test_a_dead_api_server_takes_nothing_away(router: Router) -> None:
