@@ -166,7 +166,7 @@ def test_a_canary_is_written_down_before_anything_moves() -> None:
 
 def test_the_first_revision_needs_no_steps() -> None:
     given = A(ready={"fraud-v4": 3}, split={"fraud-v4": 100})
-    state = steps.begin(State(canary=Role("fraud-v4", "4")), given.world.spec, NOW)
+    state = steps.begin(State(canary=Role("fraud-v4", "4")), given.world)
     after = rollout.advance(state, CANARY, given.world).state
     assert after.stable
     assert after.stable.revision == "fraud-v4"

@@ -66,7 +66,7 @@ def _at_a_present_step(state: State, world: World) -> State:
     """Steps that have just been changed begin anew before anything is said of them."""
     if state.canary is None or state.position.hash == strategy.hash_of(steps.of(world.spec, state)):
         return state
-    return steps.begin(state, world.spec, world.now)
+    return steps.begin(state, world)
 
 
 def _promote(order: Order, state: State, world: World) -> State:
@@ -77,12 +77,12 @@ def _promote(order: Order, state: State, world: World) -> State:
     waits = judging.obstacle(state, all_steps[index], all_steps[index + 1 :], world)
     if not (all_steps[index].pause or all_steps[index].analysis or waits):
         raise Refusal(f"{order.revision} is not at a pause: promoteFull@{order.revision} skips all steps")
-    return state.moved(index=index + 1, started_at=world.now)
+    return steps.at(state, index + 1, world)
 
 
 def _promote_full(order: Order, state: State, world: World) -> State:
     state = _of_canary(order, state)
-    return state.moved(index=len(steps.of(world.spec, state)) - 1, started_at=world.now, paused=False)
+    return steps.at(state, len(steps.of(world.spec, state)) - 1, world).moved(paused=False)
 
 
 def _abort(order: Order, state: State, world: World) -> State:

@@ -114,7 +114,7 @@ def _begun(state: State, wanted: Wanted, world: World) -> State:
     canary = Role(wanted.revision, wanted.model_version, since=world.now, salt=salt, is_back=is_back)
     leaving = tuple(role for role in state.leaving if role is not left)
     state = state.changed(canary=canary, leaving=leaving, position=Position(), analysis=(), measured=Measured())
-    return gate.held_back(steps.begin(state, world.spec, world.now), world)
+    return gate.held_back(steps.begin(state, world), world)
 
 
 def _failure(state: State, obstacle: Obstacle | None, world: World) -> Problem | None:

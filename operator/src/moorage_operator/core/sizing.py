@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from moorage_operator.core import checks, traffic
+import math
+from fractions import Fraction
+
+from moorage_operator.core import checks
 from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.observed import Observed
 from moorage_operator.core.spec import Spec
@@ -11,20 +14,14 @@ from moorage_operator.core.waiting import World
 
 
 def canary_pods(state: State, spec: Spec, observed: Observed, weight: int) -> int:
-    """Pods of the canary for so many percent of the requests.
-
-    With an autoscaler the number only grows, so that the goal does not run away; it never shrinks below what the canary carries.
-    """
+    """Pods of the canary for so many percent of the requests. With an autoscaler the number only grows."""
     if weight < 100 and state.position.scale is not None:
         return state.position.scale
     if spec.autoscaling is None:
         shows = spec.traffic.shows_weights_by_pods and 0 < weight < 100
         return (_ratio_to if shows else _share_of)(spec.fixed_replicas, weight)
-    stable = state.stable.revision if state.stable else ""
-    present = observed.replicas(stable) if stable else 0
-    both = present if weight == 100 else _ready_pods_of_both(state, observed)
     before = state.canary.replicas if state.canary else 0
-    needed = max(spec.autoscaling.min_replicas, -(-both * weight // 100), before)
+    needed = max(spec.autoscaling.min_replicas, math.ceil(_carrying(state, observed) * weight / 100), before)
     return min(needed, spec.autoscaling.max_replicas)
 
 
@@ -56,5 +53,15 @@ def _share_of(replicas: int, weight: int) -> int:
     return max(share, min(replicas, 2))
 
 
-def _ready_pods_of_both(state: State, observed: Observed) -> int:
-    return sum(traffic.ready_pods(observed, role.revision) for role in (state.stable, state.canary) if role)
+def _carrying(state: State, observed: Observed) -> Fraction:
+    """How many pods all of the requests need, at most, where autoscalers keep both versions from being overloaded (docs/adr/0012).
+
+    No autoscaler shrinks stable meanwhile. Of the canary's pods only those count that were there before the present step: while it
+    gets more, each would else ask for another one.
+    """
+    weight, canary = state.position.weight, state.position.canary_pods
+    stable = Fraction(observed.replicas(state.stable.revision) if state.stable else 0)
+    if not weight:
+        return stable
+    by_canary = max(stable, Fraction(100 * canary, weight))
+    return by_canary if weight == 100 else min(by_canary, 100 * stable / (100 - weight))

@@ -110,6 +110,8 @@ class Position(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     paused: bool = False
     """By a command."""
     capacity: Capacity = Capacity()
+    canary_pods: int = 0
+    """Those that were ready when this step began."""
 
     @property
     def sends_requests(self) -> bool:
@@ -227,6 +229,7 @@ def read(status: Manifest) -> State:
         "index": status.get("currentStepIndex", 0),
         "hash": status.get("currentStepHash", ""),
         "startedAt": status.get("stepStartedAt"),
+        "canaryPods": status.get("canaryPodsAtStepStart", 0),
         "weight": status.get("weights", {}).get("desired", 0),
         "scale": status.get("canaryScale"),
         "routes": status.get("headerRoutes", ()),
@@ -246,6 +249,7 @@ def position_as_stored(state: State) -> Manifest:
         "currentStepIndex": at.index,
         "currentStepHash": at.hash,
         "stepStartedAt": msgspec.to_builtins(at.started_at),
+        "canaryPodsAtStepStart": at.canary_pods or None,
         "canaryScale": at.scale,
         "headerRoutes": [msgspec.to_builtins(route) for route in at.routes] or None,
         "paused": at.paused or None,

@@ -28,17 +28,23 @@ def of(spec: Spec, state: State) -> tuple[Step, ...]:
     return (*(() if needs_none else spec.rollout.all_steps), strategy.TO_THE_END)
 
 
-def begin(state: State, spec: Spec, now: datetime) -> State:
+def begin(state: State, world: World) -> State:
     """At the first step; if the steps were changed under way, the weight stays, and each route that a step still sets."""
-    steps = of(spec, state)
+    steps = of(world.spec, state)
     routes = header_routes.kept(state.position.routes, steps)
-    return state.moved(index=0, hash=strategy.hash_of(steps), started_at=now, scale=None, routes=routes)
+    return at(state, 0, world).moved(hash=strategy.hash_of(steps), scale=None, routes=routes)
+
+
+def at(state: State, index: int, world: World) -> State:
+    """At this step from now on."""
+    ready = traffic.ready_pods(world.observed, state.canary.revision) if state.canary else 0
+    return state.moved(index=index, started_at=world.now, canary_pods=ready)
 
 
 def go_on(state: State, world: World) -> tuple[State, Obstacle | None]:
     """As many steps as can be done now, and what the next one waits for; None when the canary has everything."""
     if state.position.hash != strategy.hash_of(of(world.spec, state)):
-        state = begin(state, world.spec, world.now)
+        state = begin(state, world)
     steps = of(world.spec, state)
     while state.position.index < len(steps):
         if state.position.paused:
@@ -52,7 +58,7 @@ def go_on(state: State, world: World) -> tuple[State, Obstacle | None]:
             obstacle = _unfinished(step, state, world) or judging.obstacle(state, step, following, world)
         if obstacle:
             return state, obstacle
-        state = state.moved(index=state.position.index + 1, started_at=world.now)
+        state = at(state, state.position.index + 1, world)
     return state, None
 
 
