@@ -20,6 +20,10 @@ class Moody(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow tells no
             time.sleep(0.3)
         if MOOD == "failing" and random.random() < 0.3:
             raise RuntimeError("in a bad mood")
+        if MOOD == "failing by gRPC" and float(model_input["x"].iloc[0]) < 0 and random.random() < 0.3:
+            raise RuntimeError(
+                "in a bad mood"
+            )  # nobody tells it the protocol, but only by gRPC it is asked about less than 0
         if MOOD == "crashing" and random.random() < 0.1:
             ctypes.string_at(0)  # a real fault: process 1 of a container would not notice a signal from itself
         if MOOD == "wrong" and random.random() < 0.5:
