@@ -15,6 +15,8 @@ from mlflow_in_cluster import Registry
 from place import Object, Place, a_model, until
 
 PLUGIN = Path(__file__).parents[2] / "cli/kubectl_moorage.py"
+COMMAND = "moorage.dev/command"
+MANAGER = "--field-manager=argocd-controller"
 STEPS = [{"setWeight": 50}, {"pause": {}}, {"setWeight": 80}, {"pause": {}}]
 ROLLOUT: dict[str, Any] = {"steps": STEPS, "scaleDownDelaySeconds": 2, "abortScaleDownDelaySeconds": 2}
 
@@ -131,6 +133,53 @@ def test_a_rollout_is_held_let_go_put_back_and_tried_again(place: Place, plugin:
     plugin("undo", paused)
     becomes_stable(place, paused, "1")
     assert "\n  undo " in plugin("status", paused)
+
+
+class Git:
+    """A ModelDeployment as Argo CD and Flux apply it from Git: by server-side apply, again and again, and nothing by force."""
+
+    def __init__(self, place: Place, manifest: Object) -> None:
+        self.place, self.manifest = place, json.dumps(manifest)
+
+    def sync(self) -> None:
+        self.place.kubectl("apply", "--server-side", MANAGER, "--filename=-", stdin=self.manifest)
+
+    def drift(self) -> str:
+        """What the next sync would change; what `kubectl diff` prints then."""
+        done = self.place.api.run(
+            "kubectl", "diff", "--server-side", MANAGER, f"--namespace={self.place.name}", "--filename=-",
+            stdin=self.manifest,
+        )  # fmt: skip
+        assert done.returncode in (0, 1), done.stderr
+        return done.stdout
+
+
+def test_commands_do_not_fight_with_what_is_in_git(
+    place: Place, plugin: Plugin, registry: Registry, model: str
+) -> None:
+    registry.set_alias(model, "1")
+    git = Git(place, a_model("from-git", model, rollout=ROLLOUT))
+    git.sync()
+    place.wait_ready("from-git")
+    generation = place.model("from-git")["metadata"]["generation"]
+    registry.set_alias(model, "2")
+    place.wait_for_reason("from-git", "Paused")
+    canary = place.status("from-git")["canary"]["revision"]
+
+    said = f"promote@{canary}/1"
+    place.kubectl("annotate", "mdep", "from-git", f"{COMMAND}={said}")
+    git.sync()
+    assert place.model("from-git")["metadata"]["annotations"][COMMAND] == said
+    assert git.drift() == ""
+    at_step(place, "from-git", 3)
+    assert place.status("from-git")["command"]["text"] == said
+
+    plugin("promote", "from-git", "--full")
+    git.sync()
+    becomes_stable(place, "from-git", "2")
+    assert git.drift() == ""
+    assert place.status("from-git")["stable"]["revision"] == canary
+    assert place.model("from-git")["metadata"]["generation"] == generation
 
 
 def test_new_pods_come_with_restart(place: Place, plugin: Plugin, registry: Registry, model: str) -> None:
