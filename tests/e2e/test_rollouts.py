@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import re
 import time
+import urllib.parse
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import grpc
+import onnx
 import pytest
 
 import load
 import place as places
 from mlflow_in_cluster import Registry
+from moorage_runtime.oip import inference_pb2
 from place import Place, a_model, until
 
 STEPS = [{"setWeight": 20}, {"pause": {"duration": 4}}, {"setWeight": 60}, {"pause": {"duration": 4}}]
 FAST: dict[str, Any] = {"steps": STEPS, "scaleDownDelaySeconds": 2, "abortScaleDownDelaySeconds": 2}
 COMMAND = "moorage.dev/command"
+METADATA = "/inference.GRPCInferenceService/ModelMetadata"
 TO_TESTERS = {"setHeaderRoute": {"name": "testers", "match": {"header": "x-group", "value": "beta"}}}
 METRICS = "from urllib import request; print(request.urlopen('http://127.0.0.1:8082/metrics').read().decode())"
 COPIES = re.compile(r'^moorage_shadow_total\{outcome="(\w+)",revision="([^"]+)"\} ([0-9.]+)', re.MULTILINE)
@@ -42,12 +48,18 @@ def command(place: Place, name: str, text: str) -> None:
     place.kubectl("annotate", "--overwrite", "mdep", name, f"{COMMAND}={text}")
 
 
-def test_versions_take_over_and_go_back_and_no_request_is_lost(place: Place, registry: Registry, model: str) -> None:
-    seen = in_turn(place, registry, model, times=3)
-
+def test_versions_take_over_and_go_back_and_no_request_is_lost(
+    place: Place, registry: Registry, model: str, tmp_path: Path
+) -> None:
+    seen = in_turn(place, registry, model, times=2)
     assert {20, 60} <= set(seen)
-    history = place.status("stepwise")["history"]
-    assert [item["result"] for item in history] == ["Aborted", "Promoted"] * 3 + ["Promoted"]
+
+    with load.on(place, "stepwise", "digits-onnx", pause=0.02, by_grpc=model) as running:
+        takes_over(place, registry, model, seen)
+        is_put_back_for_being_slow(place, registry, model, tmp_path)
+    assert running.failed == 0, running.said
+    results = [item["result"] for item in place.status("stepwise")["history"]]
+    assert results == ["RolledBack", "Promoted", "Aborted", "Promoted", "Aborted", "Promoted", "Promoted"]
 
 
 @pytest.mark.long
@@ -72,15 +84,7 @@ def in_turn(place: Place, registry: Registry, model: str, *, times: int) -> list
 
 
 def there_and_back(place: Place, registry: Registry, model: str, seen: list[int]) -> None:
-    before = place.stable_version("stepwise")
-    version, worse = [number for number in ("1", "2", "3") if number != before]
-    registry.set_alias(model, version)
-
-    def arrived() -> bool:
-        seen.append(weight(place, "stepwise"))
-        return place.stable_version("stepwise") == version
-
-    until(180, f"version {version} is stable", arrived, lambda: place.status("stepwise"))
+    version, worse = takes_over(place, registry, model, seen)
     registry.set_alias(model, worse)
     until(120, "the next one has 20 %", lambda: weight(place, "stepwise") == 20, lambda: place.status("stepwise"))
     canary = place.status("stepwise")["canary"]["revision"]
@@ -88,6 +92,53 @@ def there_and_back(place: Place, registry: Registry, model: str, seen: list[int]
     place.wait_for_reason("stepwise", "RolledBack")
     registry.set_alias(model, version)
     place.wait_ready("stepwise")
+
+
+def takes_over(place: Place, registry: Registry, model: str, seen: list[int]) -> tuple[str, str]:
+    """The version that does, and another one that is not stable; adds the weights on the way to `seen`."""
+    version, other = [number for number in ("1", "2", "3") if number != place.stable_version("stepwise")]
+    registry.set_alias(model, version)
+
+    def arrived() -> bool:
+        seen.append(weight(place, "stepwise"))
+        return place.stable_version("stepwise") == version
+
+    until(180, f"version {version} is stable", arrived, lambda: place.status("stepwise"))
+    return version, other
+
+
+def is_put_back_for_being_slow(place: Place, registry: Registry, model: str, folder: Path) -> None:
+    """By a guard, at the first weight: before the second one it must have seen more than it needs."""
+    guard = {"name": "slow", "latency": {"quantile": 0.5, "maxSeconds": 0.1}}
+    analysis = {"guards": [guard], "intervalSeconds": 5, "initialDelaySeconds": 1, "minRequests": 200}
+    place.change("stepwise", rollout={"analysis": analysis})
+    files = registry.download("digits-onnx", folder)
+    slow_down(files / "model.onnx")
+    version = registry.publish(model, files)
+    put_back = place.wait_for_reason("stepwise", "RolledBack")
+    assert "took longer than 0.1 s, at stable" in put_back["message"]
+    assert place.status("stepwise")["rejected"][0]["modelVersion"] == version
+
+
+def slow_down(file: Path) -> None:
+    """Each answer waits for a product of two large matrices, and is the same as before."""
+    model = onnx.load(file)
+    graph, [given] = model.graph, model.graph.input
+    for node in graph.node:
+        node.input[:] = ["slowly" if name == given.name else name for name in node.input]
+    graph.initializer.append(onnx.helper.make_tensor("size", onnx.TensorProto.INT64, [2], [1600, 1600]))
+    first = [
+        onnx.helper.make_node("ReduceMax", [given.name], ["most"], keepdims=0),
+        onnx.helper.make_node("Expand", ["most", "size"], ["matrix"]),
+        onnx.helper.make_node("MatMul", ["matrix", "matrix"], ["product"]),
+        onnx.helper.make_node("ReduceMax", ["product"], ["large"], keepdims=0),
+        onnx.helper.make_node("Sub", ["large", "large"], ["zero"]),
+        onnx.helper.make_node("Add", [given.name, "zero"], ["slowly"]),
+    ]
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*first, *rest])
+    onnx.save(model, file)
 
 
 def test_a_version_that_does_not_load_is_put_back_and_its_reason_told(
@@ -194,3 +245,84 @@ def test_copies_go_to_the_new_version_and_callers_get_the_stable_one_alone(
     command(place, "shadowed", f"promote@{canary}")
     until(60, "it is stable", lambda: place.stable_version("shadowed") == "2")
     assert "shadow" not in place.status("shadowed")
+
+
+def versions_at(place: Place, service: str, model: str) -> set[str]:
+    """Those that answer there, by HTTP and by gRPC."""
+    with place.reach(service) as url, place.reach(service, 8081) as url_of_grpc:
+        with grpc.insecure_channel(urllib.parse.urlsplit(url_of_grpc).netloc) as channel:
+            message = inference_pb2.ModelMetadataRequest(name=model).SerializeToString()
+            answer = channel.unary_unary(METADATA)(message, timeout=10)
+        described = inference_pb2.ModelMetadataResponse.FromString(answer)
+        return asking(url, model)(20) | set(described.versions)
+
+
+def test_blue_green_shows_the_new_version_at_the_preview_and_then_to_everybody_at_once(
+    place: Place, registry: Registry, model: str
+) -> None:
+    registry.set_alias(model, "1")
+    rollout: dict[str, Any] = {
+        "strategy": "blueGreen",
+        "blueGreen": {"autoPromote": False},
+        "scaleDownDelaySeconds": 20,
+    }
+    place.apply(a_model("coloured", model, replicas=2, rollout=rollout))
+    place.wait_ready("coloured")
+    blue = place.status("coloured")["stable"]["revision"]
+    with load.on(place, "coloured", "digits-onnx", pause=0.02, by_grpc=model) as running:
+        registry.set_alias(model, "2")
+        place.wait_for_reason("coloured", "Paused")
+        green = place.status("coloured")["canary"]
+        assert green["readyReplicas"] == 2
+        assert versions_at(place, "coloured-preview", model) == {"2"}
+        assert versions_at(place, "coloured", model) == {"1"}
+
+        promoted_at = time.monotonic()
+        command(place, "coloured", f"promote@{green['revision']}")
+        until(60, "it is stable", lambda: place.stable_version("coloured") == "2", lambda: place.status("coloured"))
+        assert versions_at(place, "coloured", model) == {"2"}
+        assert len(place.pods("coloured", blue)) == 2
+        until(60, "the old pods have ended", lambda: not place.pods("coloured", blue))
+        assert time.monotonic() - promoted_at > rollout["scaleDownDelaySeconds"]
+    assert running.failed == 0, running.said
+    assert running.answered > 200
+    assert not place.get("service", "coloured-preview")
+
+
+def test_sticky_users_keep_the_new_version_while_its_weight_rises(place: Place, registry: Registry, model: str) -> None:
+    """Each question takes a new connection, which goes to one of two routers."""
+    registry.set_alias(model, "1")
+    steps = [{"setWeight": 20}, {"pause": {}}, {"setWeight": 60}, {"pause": {}}]
+    sticky = {"stickiness": {"header": "x-user-id"}}
+    place.apply(a_model("sticky", model, rollout=FAST | {"steps": steps}, traffic=sticky))
+    place.wait_ready("sticky")
+    assert len(place.find("pods", "app.kubernetes.io/component=router")) == 2
+    users = [f"user-{number}" for number in range(100)]
+    seen: dict[str, str] = dict.fromkeys(users, "")
+    with place.reach("sticky") as url:
+        asked = asking(url, model)
+
+        def has(percent: int) -> bool:
+            for user in users:
+                seen[user] += "".join(asked(1, x_user_id=user))
+            return weight(place, "sticky") == percent
+
+        def with_the_new_one(percent: int) -> set[str]:
+            """Asked while the weight rises, and five times each when it has."""
+            until(120, f"it has {percent} %", lambda: has(percent), lambda: place.status("sticky"))
+            assert all(len(asked(5, x_user_id=user)) == 1 for user in users)
+            return {user for user in users if asked(1, x_user_id=user) == {"2"}}
+
+        registry.set_alias(model, "2")
+        few = with_the_new_one(20)
+        canary = place.status("sticky")["canary"]["revision"]
+        command(place, "sticky", f"promote@{canary}")
+        many = with_the_new_one(60)
+        command(place, "sticky", f"abort@{canary}")
+        place.wait_for_reason("sticky", "RolledBack")
+        assert not [user for user in users if asked(1, x_user_id=user) != {"1"}]
+
+    assert 8 <= len(few) <= 35
+    assert 42 <= len(many) <= 77
+    assert few < many
+    assert [user for user, versions in seen.items() if "21" in versions] == [], "somebody went back"
