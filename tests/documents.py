@@ -10,6 +10,8 @@ from pathlib import Path
 import yaml
 
 REPOSITORY = Path(__file__).parent.parent
+CRD = yaml.safe_load((REPOSITORY / "crds/modeldeployments.moorage.dev.yaml").read_text())
+SPEC = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 
 
@@ -31,6 +33,12 @@ def fences(path: Path, *languages: str) -> list[str]:
     """The fenced blocks of these languages, without the indentation of the fence."""
     blocks = FENCE.findall(path.read_text())
     return [re.sub(f"^{indent}", "", text, flags=re.MULTILINE) for indent, kind, text in blocks if kind in languages]
+
+
+def code(path: Path) -> str:
+    """What is written as code: fenced blocks and `inline`."""
+    text = path.read_text()
+    return "\n".join([*re.findall(r"^ *```.*?^ *```", text, re.DOTALL | re.MULTILINE), *re.findall(r"`[^`\n]+`", text)])
 
 
 def model_deployments() -> list[Snippet]:

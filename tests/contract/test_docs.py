@@ -16,8 +16,6 @@ from documents import REPOSITORY
 from moorage_operator.core import spec
 
 FILES = documents.files()
-CRD = yaml.safe_load((REPOSITORY / "crds/modeldeployments.moorage.dev.yaml").read_text())
-SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 MAKE = re.compile(r"\bmake ([a-z][a-z0-9-]*)")
@@ -32,12 +30,6 @@ def headings(path: Path) -> set[str]:
     """The anchors that a forge makes of a document's headings."""
     titles = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-def code(path: Path) -> str:
-    """What is written as code: fenced blocks and `inline`."""
-    text = path.read_text()
-    return "\n".join([*re.findall(r"^ *```.*?^ *```", text, re.DOTALL | re.MULTILINE), *re.findall(r"`[^`\n]+`", text)])
 
 
 def test_the_documents_that_people_look_for_are_there() -> None:
@@ -80,25 +72,27 @@ def test_nothing_is_left_to_be_written(path: Path) -> None:
 def test_each_command_of_make_exists(path: Path) -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
 
-    assert set(MAKE.findall(code(path))) <= targets
+    assert set(MAKE.findall(documents.code(path))) <= targets
 
 
 @each_document
 def test_each_script_exists(path: Path) -> None:
-    missing = [name for name in SCRIPT.findall(code(path)) if not (REPOSITORY / name).exists()]
+    missing = [name for name in SCRIPT.findall(documents.code(path)) if not (REPOSITORY / name).exists()]
 
     assert missing == []
 
 
 @each_document
 def test_each_field_exists(path: Path) -> None:
-    unknown = [f"spec{field}" for field in FIELD.findall(code(path)) if not _is_field(field.strip(".").split("."))]
+    unknown = [
+        f"spec{field}" for field in FIELD.findall(documents.code(path)) if not _is_field(field.strip(".").split("."))
+    ]
 
     assert unknown == []
 
 
 def _is_field(names: list[str]) -> bool:
-    schema = SCHEMA["properties"]["spec"]
+    schema = documents.SPEC
     for name in names:
         schema = schema.get("items", schema)
         if "additionalProperties" in schema:

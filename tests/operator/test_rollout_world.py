@@ -129,15 +129,41 @@ async def test_blue_green_has_a_preview_until_it_takes_over(served: World) -> No
     assert "fraud-preview" not in [item["metadata"]["name"] for item in served.all(SERVICE)]
 
 
-async def test_undo_goes_back_by_the_same_steps_until_the_alias_moves(served: World) -> None:
-    served.apply(rollout={})
+async def promote_to_the_end(served: World, version: str) -> None:
+    served.command(f"promoteFull@{served.revision(version)}")
+    await served.settle()
+    assert served.traffic() == version
+
+
+async def test_undo_is_at_once_while_the_version_before_has_its_pods(served: World) -> None:
     served.move_alias("4")
     await served.settle()
-    await served.pass_time(31)
+    await promote_to_the_end(served, "4")
     served.command(f"undo@{served.revision('3')}")
     await served.settle()
     assert served.traffic() == "3"
     assert served.condition("Ready") == ("True", "Promoted")
+
+
+async def test_undo_goes_back_by_the_same_steps_when_those_pods_have_ended(served: World) -> None:
+    served.move_alias("4")
+    await served.settle()
+    await promote_to_the_end(served, "4")
+    await served.pass_time(31)
+    served.command(f"undo@{served.revision('3')}")
+    await served.settle()
+    assert served.status["weights"] == {"desired": 25, "applied": 25, "verified": True}
+    assert served.status["message"].startswith("step 2 of 5: 25 % to version 3, the rest to version 4; until ")
+    await promote_to_the_end(served, "3")
+    assert served.condition("Ready") == ("True", "Promoted")
+
+
+async def test_undo_holds_until_the_alias_moves(served: World) -> None:
+    served.apply(rollout={})
+    served.move_alias("4")
+    await served.settle()
+    served.command(f"undo@{served.revision('3')}")
+    await served.settle()
     await served.pass_time(400)
     assert served.traffic() == "3"
     served.move_alias("5")
