@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ class Owner:
         self.place.change(NAME, resources={"requests": {"cpu": f"{self.luck.randint(50, 59)}m"}})
 
     def restarts_it(self) -> None:
-        self.place.change(NAME, restartAt=str(time.time_ns()))
+        self.place.change(NAME, restartAt=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
     def wants_other_steps(self) -> None:
         self.place.change(NAME, rollout={"steps": self.luck.choice(([], STEPS[:2], STEPS))})
