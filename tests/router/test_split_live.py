@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections import Counter
+from collections.abc import Sequence
+
+import pytest
 
 from router_traffic import Answer
 from router_world import Router, a_canary, a_model
 
 KEYS = [f"user-{number}" for number in range(4000)]
 FEW = KEYS[:1000]
+ALL_WEIGHTS = (0, 100, 1000, 5000, 9900, 10_000)
 
 
 def takers(answers: dict[str, Answer], revision: str) -> set[str]:
     return {key for key, answer in answers.items() if answer.pod == revision}
 
 
-def is_share(found: int, total: int, share: float) -> bool:
-    """Within four standard deviations."""
-    return abs(found - share * total) < 4 * math.sqrt(total * share * (1 - share))
+def is_share(found: int, total: int, share: float, *, deviations: float = 4) -> bool:
+    """Within so many standard deviations: four where each run draws anew."""
+    return abs(found - share * total) <= deviations * math.sqrt(total * share * (1 - share))
+
+
+def is_honest(found: int, total: int, weight: int) -> bool:
+    """In the middle 99.9 % of the binomial distribution."""
+    return is_share(found, total, weight / 10_000, deviations=3.29)
+
+
+async def canary_s(router: Router, weight: int, keys: Sequence[str], *, header: str = "x-user-id") -> set[str]:
+    """Whom the canary answers at this weight."""
+    await router.apply(fraud=a_model(router.port, canary=a_canary(weight)))
+    found: set[str] = set()
+    for start in range(0, len(keys), 10_000):  # so that not all answers are in memory at once
+        found |= takers(await router.ask(keys[start : start + 10_000], header=header), "fraud-v2")
+    return found
 
 
 def an_arm(name: str, revision: str, weight: int) -> dict[str, object]:
@@ -31,14 +50,40 @@ async def unkeyed(router: Router, count: int) -> list[Answer]:
     return [await caller.post() for _ in range(count)]
 
 
-async def test_a_weight_is_exact_and_raising_it_moves_no_key_back(router: Router) -> None:
-    taken: list[set[str]] = []
-    for weight in (500, 2500, 5000):
-        await router.apply(fraud=a_model(router.port, canary=a_canary(weight)))
-        taken.append(takers(await router.ask(KEYS), "fraud-v2"))
+async def rise_and_fall(router: Router, weights: Sequence[int], keys: Sequence[str]) -> dict[int, int]:
+    """Each weight is kept to; raising it takes no key away, and lowering it gives back just what the rise took.
 
-    assert all(is_share(len(keys), len(KEYS), share) for share, keys in zip((0.05, 0.25, 0.5), taken, strict=True))
-    assert taken[0] < taken[1] < taken[2]
+    Returns how many keys were the canary's at each weight.
+    """
+    rise = {weight: await canary_s(router, weight, keys) for weight in weights}
+    for weight, taken in rise.items():
+        assert is_honest(len(taken), len(keys), weight), (weight, len(taken))
+    for lower, higher in itertools.pairwise(weights):
+        assert rise[lower] < rise[higher]
+    for weight in reversed(weights[:-1]):
+        assert await canary_s(router, weight, keys) == rise[weight]
+    return {weight: len(taken) for weight, taken in rise.items()}
+
+
+async def test_a_weight_is_exact_and_no_key_changes_sides_but_for_a_change_of_it(router: Router) -> None:
+    await rise_and_fall(router, (100, 1000, 5000, 9900), KEYS[:2000])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+async def test_many_keys_are_divided_exactly_and_keep_their_sides_at_each_weight(router: Router) -> None:
+    found = await rise_and_fall(router, ALL_WEIGHTS, [f"user-{number}" for number in range(100_000)])
+    print(f"of 100,000 keys: {found}")  # noqa: T201 - the measurement
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+async def test_many_requests_without_a_key_are_divided_exactly_at_each_weight(router: Router) -> None:
+    requests = [str(number) for number in range(100_000)]
+    for weight in ALL_WEIGHTS:
+        taken = len(await canary_s(router, weight, requests, header="x-no-key"))
+        print(f"weight {weight / 100:g} %: {taken} of {len(requests)}")  # noqa: T201 - the measurement
+        assert is_share(taken, len(requests), weight / 10_000)
 
 
 async def test_nothing_and_everything_are_exact(router: Router) -> None:
