@@ -91,6 +91,13 @@ async def test_a_way_back_in_the_scale_down_delay_finds_the_pods_that_are_still_
     assert leaving.counts() == {"3": 4, "4": 0, "5": 0}
 
 
+async def test_pods_that_leave_end_although_the_clock_was_put_back_by_a_year(leaving: World) -> None:
+    leaving.now -= timedelta(days=365)
+    await leaving.settle()
+    await leaving.pass_time(24 * 3600 + 1)
+    assert leaving.counts() == {"3": 0, "4": 4, "5": 2}
+
+
 # The spec and the alias at once.
 
 

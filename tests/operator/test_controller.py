@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from typing import Any
 
+import pytest
 from prometheus_client import generate_latest
 
 import simulated_time
 from fake_cluster import FakeCluster
 from fake_registry import FakeRegistry
 from moorage_operator.controller import Controller
+from moorage_operator.core import decide, names
+from moorage_operator.core.actions import Decision
 from moorage_operator.core.kinds import BY_NAME, DEPLOYMENT, EVENT, MODEL_DEPLOYMENT, Manifest, Ref
+from moorage_operator.core.names import Key
+from moorage_operator.core.observed import Observed
 from moorage_operator.core.routing import AgentState
+from moorage_operator.core.spec import Spec
 from moorage_operator.settings import Images, RegistrySettings, RouterSection, Settings
 from moorage_operator.telemetry import Metrics
+from moorage_operator.workqueue import LONGEST_BACKOFF_SECONDS
 
 SETTINGS = Settings(
     images=Images(runtime="moorage/runtime:1", runtime_gpu="moorage/runtime:1-gpu"),
@@ -143,5 +151,89 @@ def test_a_resync_looks_at_each_model_deployment_without_a_crowd_in_the_queue() 
     simulated_time.run(play())
 
 
+def test_a_deletion_that_no_event_told_of_is_found_by_the_resync() -> None:
+    async def play() -> None:
+        cluster, metrics = FakeCluster(), Metrics()
+        controller = a_controller(cluster, metrics)
+        for number in range(3):
+            cluster.add(FRAUD | {"metadata": {"name": f"fraud-{number}", "namespace": "payments"}})
+        leading = asyncio.create_task(controller.lead())
+        await asyncio.sleep(20)
+        deaf_to(cluster)
+        cluster.remove(Ref(MODEL_DEPLOYMENT, "payments", "fraud-1"))
+        await asyncio.sleep(20)
+        assert _ghosts(metrics) == 0
+        assert controller.index.model_deployment(Key("payments", "fraud-1"))
+        await asyncio.sleep(1.2 * SETTINGS.resync_seconds)
+        assert _ghosts(metrics) == 1
+        assert {key.name for key, _ in controller.index.model_deployments()} == {"fraud-0", "fraud-2"}
+        await asyncio.sleep(2 * SETTINGS.resync_seconds)
+        assert _ghosts(metrics) == 1
+        leading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await leading
+
+    simulated_time.run(play())
+
+
+def deaf_to(cluster: FakeCluster) -> None:
+    """No event arrives any more."""
+    cluster._watchers.clear()
+
+
+def test_one_that_always_fails_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[float] = []
+    right = decide.decide
+
+    def poisoned(spec: Spec, observed: Observed, *rest: Any) -> Decision:
+        if observed.owner.name == "poison":
+            tried.append(asyncio.get_running_loop().time())
+            raise ZeroDivisionError("nobody expects it")
+        return right(spec, observed, *rest)
+
+    async def play() -> None:
+        monkeypatch.setattr(decide, "decide", poisoned)
+        cluster, metrics = FakeCluster(), Metrics()
+        controller = a_controller(cluster, metrics)
+        good = {f"fraud-{number}" for number in range(20)}
+        for name in ("poison", *good):
+            cluster.add(FRAUD | {"metadata": {"name": name, "namespace": "payments"}})
+        leading = asyncio.create_task(controller.lead())
+        await asyncio.sleep(10)
+        assert {item["metadata"]["labels"][names.DEPLOYMENT] async for item in cluster.list(DEPLOYMENT)} == good
+        assert await _untold(cluster) == {"poison"}
+        for _ in range(60):
+            await asyncio.sleep(10)
+            assert controller.problem() == ""
+        leading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await leading
+
+        waits = [after - before for before, after in itertools.pairwise(tried)]
+        assert len(tried) < 40, "with full jitter, up to 2 minutes apart, and once for each resync"
+        assert max(waits[:5]) < max(waits[-5:]) <= LONGEST_BACKOFF_SECONDS
+        assert metrics.registry.get_sample_value("moorage_reconcile_total", {"result": "ZeroDivisionError"}) == len(
+            tried
+        )
+        told = [record for record in caplog.records if "a bug in the operator" in record.message]
+        assert len(told) == len(tried)
+        assert all("payments/poison" in record.message and record.exc_info for record in told)
+
+    simulated_time.run(play())
+
+
+async def _untold(cluster: FakeCluster) -> set[str]:
+    """The ModelDeployments that no pass has come to an end for."""
+    return {
+        item["metadata"]["name"] async for item in cluster.list(MODEL_DEPLOYMENT) if "conditions" not in item["status"]
+    }
+
+
 def _passes(metrics: Metrics) -> float:
     return metrics.registry.get_sample_value("moorage_reconcile_total", {"result": "ok"}) or 0.0
+
+
+def _ghosts(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("moorage_resync_ghosts_total")

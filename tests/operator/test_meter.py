@@ -10,6 +10,7 @@ from moorage_operator import meter
 from moorage_operator.core import counted
 from moorage_operator.core.actions import Measure
 from moorage_operator.core.counted import Look, Reading, Sample
+from moorage_operator.core.kinds import EVENT
 from world import World
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -169,7 +170,11 @@ async def test_a_version_that_fails_is_put_back_with_its_evidence(rolling: World
     assert rolling.tags["4"]["moorage.rollout.reason"] == "AnalysisFailed"
     assert words in rolling.tags["4"]["moorage.rollout.message"]
     assert rolling.status["analysis"][0]["verdict"] == "harm"
-    assert "AnalysisFailed" in rolling.events() or "RolledBack" in rolling.events()
+    told = [item for item in rolling.all(EVENT) if item["reason"] == "RolledBack"]
+    assert told
+    assert {item["type"] for item in told} == {"Warning"}
+    assert all("was put back" in item["note"] and words in item["note"] for item in told)
+    assert any("kubectl annotate" in item["note"] and "retry@" in item["note"] for item in told)
 
 
 async def test_what_was_counted_before_the_canary_was_warm_does_not_matter() -> None:
@@ -265,3 +270,28 @@ def test_two_looks_never_have_the_same_second(at_once: bool, milliseconds: int, 
     rollout = meter._Rollout(wanted, base=Look(NOW))
 
     assert rollout.is_due(NOW + timedelta(milliseconds=milliseconds)) is is_due
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("seconds", [-600, -365 * 24 * 3600])
+async def test_a_clock_that_is_put_back_does_not_hide_what_fails(rolling: World, seconds: int, restarted: bool) -> None:
+    send(rolling, canary=60, bad=0)
+    await rolling.pass_time(15)
+    rolling.now += timedelta(seconds=seconds)
+    if restarted:
+        rolling.restart()
+    await rolling.settle()
+    for _ in range(3):
+        send(rolling, canary=60, bad=20)
+        await rolling.pass_time(15)
+    assert rolling.traffic() == "3"
+    assert rolling.condition("Ready") == ("False", "RolledBack")
+
+
+async def test_a_pause_is_no_longer_for_a_clock_that_is_put_back(rolling: World) -> None:
+    rolling.now -= timedelta(days=365)
+    await rolling.settle()
+    for _ in range(6):
+        send(rolling, canary=60, bad=0)
+        await rolling.pass_time(15)
+    assert rolling.status["weights"]["desired"] == 50

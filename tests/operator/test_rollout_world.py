@@ -126,7 +126,41 @@ async def test_blue_green_has_a_preview_until_it_takes_over(served: World) -> No
     served.command(f"promote@{served.revision('4')}")
     await served.settle()
     assert served.traffic() == "4"
-    assert "fraud-preview" not in [item["metadata"]["name"] for item in served.all(SERVICE)]
+    assert "fraud-preview" not in services(served)
+
+
+def services(served: World) -> list[str]:
+    return [item["metadata"]["name"] for item in served.all(SERVICE)]
+
+
+async def test_blue_green_takes_over_by_itself_when_all_its_pods_are_ready(served: World) -> None:
+    served.apply(rollout={"strategy": "blueGreen", "blueGreen": {"autoPromote": True}})
+    served.fates["4"] = world.loading
+    served.move_alias("4")
+    await served.settle()
+    assert served.counts() == {"3": 4, "4": 4}
+    assert served.traffic() == "3"
+    assert "fraud-preview" in services(served)
+    del served.fates["4"]
+    await served.settle()
+    assert served.traffic() == "4"
+    assert served.condition("Ready") == ("True", "Promoted")
+    assert "fraud-preview" not in services(served)
+
+
+async def test_blue_green_makes_no_preview_that_nobody_wants(served: World) -> None:
+    """One that somebody does not want any more goes."""
+    served.apply(rollout={"strategy": "blueGreen", "blueGreen": {"autoPromote": False}})
+    served.move_alias("4")
+    await served.settle()
+    assert "fraud-preview" in services(served)
+    served.apply(rollout={"strategy": "blueGreen", "blueGreen": {"autoPromote": False, "previewService": False}})
+    await served.settle()
+    assert "fraud-preview" not in services(served)
+    served.restart()
+    await served.settle()
+    assert "fraud-preview" not in services(served)
+    assert served.traffic() == "3"
 
 
 async def promote_to_the_end(served: World, version: str) -> None:

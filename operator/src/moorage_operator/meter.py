@@ -41,7 +41,8 @@ class _Rollout:
         last = self.latest or self.base
         # Looks have whole seconds: two with the same could not be told apart, and what is between them would be heeded twice.
         interval = LEAST_INTERVAL if self.wanted.at_once else self.wanted.interval
-        return last is None or now >= last.at + interval
+        # One that is yet to come is from before the clock was put back.
+        return last is None or now < last.at or now >= last.at + interval
 
 
 class Meter:

@@ -10,6 +10,7 @@ from moorage_operator.core import (
     arm_revisions,
     arm_routing,
     checks,
+    clock,
     commands,
     conditions,
     events,
@@ -53,7 +54,7 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     known = known_revisions(spec, observed, version)
     named = revisions.chosen(observed.owner, spec, version, known=known, platform=platform) if version else None
     world = World(spec, observed, traffic.routed(spec, observed), now)
-    before = state.read(observed.status)
+    before = clock.seen_at(state.read(observed.status), now)
     current, wanted = winner.wanted(before, named, world, known=known, platform=platform)
     is_held = spec.suspend or (observed.answer is None and not (problem and problem.reason in _NOT_ASKED))
     heard = current if is_held else commands.obey(observed.command, current, world, wanted=_name(wanted), kept=known)
