@@ -57,6 +57,8 @@ PLATFORM = Platform(
 )
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
+Objects = dict[Ref, Manifest]
+
 Fate = Callable[[], dict[str, Any]]
 """The status of a pod, as the kubelet and the scheduler would write it."""
 
@@ -254,12 +256,20 @@ class World:
 
     # What the operator is given.
 
-    def restart(self) -> None:
-        """A new process of the operator: all it knew is gone, but what the cluster holds."""
+    def restart(self, *, told: Objects | None = None, late: bool = False) -> None:
+        """A new process of the operator: all it knew is gone, but what the cluster holds.
+
+        `told` is what its watches begin with, where the API server behind them lags (its LISTs out of a cache do); `late`, after the
+        first LIST of our own, which asks for the newest.
+        """
         self.index = Index()
         self._answered: set[ModelRef] = set()
         self._asked: set[ModelRef] = set()
+        if not late:
+            self._hear_all(told or {})
         self.resync()
+        if late:
+            self._hear_all(told or {})
         self.routers = Routers(self.agents, index=self.index, wake=lambda key: None, clock=self.seconds)
         self.meter = Meter(
             agents=self.agents,
@@ -289,6 +299,15 @@ class World:
 
     def seconds(self) -> float:
         return (self.now - START).total_seconds()
+
+    def snapshot(self) -> Objects:
+        """Of the cluster as it is now."""
+        return {ref: copy.deepcopy(manifest) for ref, manifest in self.cluster._objects.items()}
+
+    def _hear_all(self, told: Objects) -> None:
+        for ref, manifest in told.items():
+            if ref.kind in WATCHED:
+                self.index.put(ref.kind, manifest)
 
     def resync(self) -> None:
         """A live LIST of everything, as the operator makes from time to time."""
