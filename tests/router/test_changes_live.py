@@ -141,6 +141,19 @@ async def test_a_killed_pod_costs_only_what_it_was_answering_and_nothing_after_t
     await router.counted("stable", bad=len(before))
 
 
+async def test_only_who_finds_out_that_all_pods_of_a_canary_refuse_gets_an_error(router: Router) -> None:
+    pods = [await router.add_pod("fraud-v5") for _ in range(2)]
+    await router.apply(fraud=a_model(router.port, canary=a_canary(10_000, "fraud-v5")))
+    await router.up("fraud-v5", 2)
+    for pod in pods:
+        await pod.kill()  # and stays listed
+    first = await router.caller().post()
+    later = [await router.caller().post() for _ in range(20)]
+
+    assert first.status == 200 or (first.status, first.headers["retry-after"]) == (503, "1")  # a check may be sooner
+    assert {answer.pod for answer in later} == {"fraud-v1"}
+
+
 async def test_a_pod_that_dies_under_a_used_connection_is_counted_though_nothing_can_be_said(router: Router) -> None:
     pod = await router.add_pod("fraud-v5")
     await router.apply(fraud=a_model(router.port, stable="fraud-v5"))
