@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from benchmarks import changes, detection, figures, pods, population, registry, report, routing, scale
+from benchmarks import alarms, changes, detection, figures, pods, population, power, registry, report, routing, scale
 from devcluster import console
 
 COUNTS = (1, 100, 1000)
+SEEDS, ALARM_SEEDS = 100, 400
 
 Sections = dict[str, str]
 """Markdown by the name of its place in the documents."""
@@ -52,7 +53,12 @@ def parser() -> argparse.ArgumentParser:
         "--samples", type=int, default=100, metavar="N", help="changes measured one at a time (default: 100)"
     )
     top.add_argument("--pods", type=int, default=10, metavar="N", help="repetitions with real pods (default: 10)")
-    top.add_argument("--seeds", type=int, default=100, metavar="N", help="simulated rollouts of a kind (default: 100)")
+    top.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help=f"simulated rollouts of a kind (default: {SEEDS}; {ALARM_SEEDS} where false alarms are counted)",
+    )
     top.add_argument(
         "--name", default="bench", help="of the cluster, which is deleted before and after (default: bench)"
     )
@@ -103,12 +109,24 @@ def run_routing(options: argparse.Namespace) -> Sections:
 
 def run_detection(options: argparse.Namespace) -> Sections:
     """simulated errors: how soon a worse version is caught, and how often an equal one is put back; needs no cluster"""
+    seeds = options.seeds or SEEDS
     return {
-        "detection": detection.table(options.seeds),
-        "traffic": detection.traffic(options.seeds),
-        "quiet": detection.quiet(options.seeds),
-        "bursts": detection.bursts(options.seeds),
+        "detection": detection.table(seeds),
+        "traffic": detection.traffic(seeds),
+        "quiet": detection.quiet(seeds),
+        "bursts": detection.bursts(seeds),
     }
+
+
+def run_power(options: argparse.Namespace) -> Sections:
+    """simulated slowness and labels: how soon a worse version is caught; needs no cluster"""
+    seeds = options.seeds or SEEDS
+    return {"latency": power.latency(seeds), "feedback": power.feedback(seeds)}
+
+
+def run_alarms(options: argparse.Namespace) -> Sections:
+    """simulated versions that are as good as stable: how often chance gives a wrong verdict, case by case; needs no cluster"""
+    return {"alarms": alarms.table(options.seeds or ALARM_SEEDS)}
 
 
 SCENARIOS: dict[str, Callable[[argparse.Namespace], Sections]] = {
@@ -117,6 +135,8 @@ SCENARIOS: dict[str, Callable[[argparse.Namespace], Sections]] = {
     "pods": run_pods,
     "routing": run_routing,
     "detection": run_detection,
+    "power": run_power,
+    "alarms": run_alarms,
 }
-ON_NO_MACHINE = (run_detection,)
+ON_NO_MACHINE = (run_detection, run_power, run_alarms)
 """Simulated: the figures are the same anywhere."""

@@ -161,18 +161,12 @@ def _caught(found: Found) -> str:
         return share
     never = [math.inf] * (found.runs - len(found.looks))
     looks, requests = (statistics.median([*map(float, values), *never]) for values in (found.looks, found.requests))
-    return share if math.isinf(looks) else f"{share}, {_duration(looks)}, {_rounded(requests)}"
+    return share if math.isinf(looks) else f"{share}, {_duration(looks)}, {figures.rounded(requests)}"
 
 
 def _duration(looks: float) -> str:
     seconds = looks * TICK_SECONDS
     return f"{seconds:.0f} s" if seconds < 300 else f"{seconds / 60:.0f} min"
-
-
-def _rounded(requests: float) -> str:
-    """To two digits: the median of so many runs has no more."""
-    digits = max(0, math.floor(math.log10(max(1.0, requests))) - 1)
-    return f"{round(requests, -digits):,.0f}"
 
 
 RATES, TIMES = (20, 100, 500), (2.0, 3.0, 5.0, 10.0)
@@ -202,7 +196,7 @@ def quiet(runs: int) -> str:
     for rate in (0.0, 0.0005, 0.001, 0.002, 0.01):
         needed = [_requests_to_safe(Stream(50, steady(rate)), seed) for seed in range(runs)]
         found = statistics.median(needed)
-        rows.append([_percent(rate), f"not in {HOURS} h" if math.isinf(found) else _rounded(found)])
+        rows.append([_percent(rate), f"not in {HOURS} h" if math.isinf(found) else figures.rounded(found)])
     return figures.table(["errors of both", "requests of the new version until it is safe"], rows)
 
 

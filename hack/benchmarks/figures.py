@@ -26,6 +26,12 @@ def seconds(values: Sequence[float]) -> str:
     return " / ".join(f"{value:.3f}" if value < 10 else f"{value:.1f}" for value in picked)
 
 
+def rounded(value: float) -> str:
+    """To two digits: the median of a hundred runs has no more."""
+    digits = max(0, math.floor(math.log10(max(1.0, value))) - 1)
+    return f"{round(value, -digits):,.0f}"
+
+
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Markdown."""
     return "\n".join([_row(titles), "|---" * len(titles) + "|", *map(_row, rows)]) + "\n"

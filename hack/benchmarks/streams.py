@@ -1,6 +1,7 @@
 """Simulated requests of a rollout, as routers and runtimes would have counted them, and the operator's own judgement of them.
 
-`hack/bench detection` measures with them, and the tests of the statistics rest on them. No clock and no cluster: luck has a seed.
+`hack/bench detection`, `power` and `alarms` measure with them, and the tests of the statistics rest on them. No clock and no
+cluster: luck has a seed.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from moorage_operator.core import analysis
+from moorage_operator.core import analysis, spec
 from moorage_operator.core.analysis import Report
 from moorage_operator.core.counted import Name, Sample
 from moorage_operator.core.evidence import Tick
@@ -118,6 +120,13 @@ def paired(canary_wrong: int, stable_wrong: int, both_wrong: int = 0) -> Counts:
         (STABLE, "pairs", CANARY, "stable_wrong"): stable_wrong,
         (STABLE, "pairs", CANARY, "both_wrong"): both_wrong,
     }
+
+
+def asking(*kinds: dict[str, Any]) -> Analysis:
+    """For guards of these kinds, as in a manifest."""
+    guards_of = [{"name": f"guard-{number}"} | kind for number, kind in enumerate(kinds)]
+    manifest = {"spec": {"model": {"name": "m", "version": "1"}, "rollout": {"analysis": {"guards": guards_of}}}}
+    return spec.parse(manifest).rollout.judged_by
 
 
 class Rollout:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-from benchmarks import detection
+from scipy import stats
+
+from benchmarks import alarms, cli, detection, power
 from documents import REPOSITORY
 from moorage_operator.core import analysis, broken, evidence, guards
 from moorage_operator.core.guards import Verdict
@@ -59,8 +61,30 @@ def test_half_is_what_it_says() -> None:
     assert "half of at least 20 requests, while stable fails less than half as often" in TEXT
 
 
-def test_its_tables_have_the_columns_that_the_benchmark_makes() -> None:
-    table = between("<!-- traffic: made by `hack/bench` -->", "<!-- traffic: end -->")
+def table(section: str) -> list[list[str]]:
+    return rows(between(f"<!-- {section}: made by `hack/bench` -->", f"<!-- {section}: end -->"))
 
-    assert rows(table)[0] == detection.TRAFFIC_TITLES
-    assert [row[0] for row in rows(table)[1:]] == [str(rate) for rate in detection.RATES]
+
+def test_its_tables_have_the_columns_that_the_benchmark_makes() -> None:
+    assert table("traffic")[0] == detection.TRAFFIC_TITLES
+    assert [row[0] for row in table("traffic")[1:]] == [str(rate) for rate in detection.RATES]
+    assert [row[0] for row in table("latency")[1:]] == [f"{100 * (times - 1):.0f} %" for times in power.SLOWER]
+    assert table("feedback")[0] == power.FEEDBACK_TITLES
+    assert [row[0] for row in table("feedback")[1:]] == list(power.WAYS)
+
+
+def test_every_case_that_the_tests_simulate_is_in_the_table_of_false_alarms() -> None:
+    titles, *found = table("alarms")
+
+    assert titles == alarms.TITLES
+    assert {row[0]: row[2] for row in found} == {
+        name: f"{100 * case.allowed:g} %" for name, case in alarms.CASES.items()
+    }
+
+
+def test_no_case_of_the_table_is_above_what_luck_may_do() -> None:
+    for (name, case), row in zip(alarms.CASES.items(), table("alarms")[1:], strict=True):
+        found, runs = map(int, re.findall(r"[0-9]+", row[1])[:2])
+
+        assert runs == cli.ALARM_SEEDS
+        assert found <= stats.binom.ppf(0.999, runs, case.allowed), name

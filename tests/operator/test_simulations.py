@@ -10,22 +10,22 @@ import itertools
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from scipy import stats
 
-from benchmarks import streams
+from benchmarks import alarms, power, streams
+from benchmarks.alarms import HOUR, Case
 from benchmarks.streams import Rollout, Stream, binomial, steady
-from moorage_operator.core import analysis, guards, judgement, spec
+from moorage_operator.core import analysis, guards, judgement
 from moorage_operator.core.evidence import Tick
 from moorage_operator.core.guards import Verdict
-from moorage_operator.core.judgement import Analysis
 from moorage_operator.core.state import Judged, Measured
 
-ALPHA, BETA, HOUR = 0.01, guards.BETA, 240
+ALPHA, BETA = 0.01, guards.BETA
 LONG = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 all_alone = pytest.mark.parametrize("runs", [pytest.param(400, id="all", marks=LONG)])
@@ -42,151 +42,23 @@ def at_most(runs: int, share: float) -> int:
     return int(stats.binom.ppf(0.999, runs, share))
 
 
-def asking(*kinds: dict[str, Any]) -> Analysis:
-    """For guards of these kinds, as in a manifest."""
-    guards_of = [{"name": f"guard-{number}"} | kind for number, kind in enumerate(kinds)]
-    manifest = {"spec": {"model": {"name": "m", "version": "1"}, "rollout": {"analysis": {"guards": guards_of}}}}
-    return spec.parse(manifest).rollout.judged_by
-
-
-ERRORS = Analysis()
-SLOW = asking({"latency": {"quantile": 0.95, "maxSeconds": 0.2}})
-RIGHT = asking({"feedback": {}})
-
-
-def is_put_back(reports: Iterable[tuple[Tick, analysis.Report]], looks: int) -> bool:
-    return any(report.harm for _, report in itertools.islice(reports, looks))
-
-
 def looks_until(reports: Iterable[tuple[Tick, analysis.Report]], verdict: Verdict, most: int = HOUR) -> float:
     """How many, until the first guard says so; infinitely many if it does not within `most`."""
     found = enumerate(itertools.islice(reports, most), start=1)
     return next((number for number, (_, report) in found if report.judged[0].verdict is verdict), math.inf)
 
 
-def drifting(number: int) -> float:
-    """From 0.2 % to 4 % and back each half hour, and for two minutes in each quarter nearly everything fails."""
-    return 0.9 if number % 60 >= 52 else 0.002 * 20 ** (0.5 - 0.5 * math.cos(number / 19))
-
-
-def in_steps(*weights: float, each: int) -> Callable[[int], float]:
-    return lambda number: weights[number // each % len(weights)]
-
-
-EQUAL = {
-    "5 %": (Stream(20, steady(0.01), weight=steady(0.05)), ERRORS, streams.failed),
-    "10 %": (Stream(20, steady(0.01)), ERRORS, streams.failed),
-    "50 %": (Stream(20, steady(0.01), weight=steady(0.5)), ERRORS, streams.failed),
-    "few requests": (Stream(1, steady(0.01)), ERRORS, streams.failed),
-    "hardly an error": (Stream(100, steady(0.0002)), ERRORS, streams.failed),
-    "rate and weight change": (Stream(20, drifting, weight=in_steps(0.02, 0.5, 0.1, each=7)), ERRORS, streams.failed),
-    "stable fails often, too": (Stream(13.3, steady(0.2)), ERRORS, streams.failed),
-    "latency": (Stream(20, steady(0.05)), SLOW, streams.slow),
-    "latency drifts": (Stream(20, drifting, weight=in_steps(0.05, 0.5, each=9)), SLOW, streams.slow),
-    "answers": (Stream(2, steady(0.1), weight=steady(0.3)), RIGHT, streams.wrong),
-    "just tolerated": (Stream(20, steady(0.0009), worse=2), asking({"errorRate": {"tolerate": 2}}), streams.failed),
-}
-
-
 class TestFalseAlarms:
-    @few_and_all
-    @pytest.mark.parametrize(("stream", "asked", "kind"), EQUAL.values(), ids=EQUAL)
-    def test_an_equal_canary_is_seldom_put_back(
-        self, stream: Stream, asked: Analysis, kind: Callable[[Tick], streams.Counts], runs: int
-    ) -> None:
-        put_back = [is_put_back(streams.looks(stream, asked, seed, kind), length(runs)) for seed in range(runs)]
-
-        assert sum(put_back) <= at_most(runs, ALPHA)
+    """The cases are those of the table in docs/statistics.md."""
 
     @few_and_all
-    def test_weights_that_follow_the_errors_change_nothing(self, runs: int) -> None:
-        """As Thompson sampling would set them, from 5 % to 50 %."""
-
-        def run(seed: int) -> bool:
-            luck, rollout, sums = random.Random(seed), Rollout(ERRORS), [1, 50, 1, 50]
-            for _ in range(length(runs)):
-                canary, stable = luck.betavariate(sums[0], sums[1]), luck.betavariate(sums[2], sums[3])
-                weight = 0.5 if canary < stable else 0.05
-                tick = Stream(20, steady(0.02), weight=steady(weight)).tick(luck, 0)
-                bad, good = tick.canary_bad, tick.canary_requests - tick.canary_bad
-                others = tick.stable_bad, tick.stable_requests - tick.stable_bad
-                sums = [sum(pair) for pair in zip(sums, (bad, good, *others), strict=True)]
-                if rollout.look(streams.failed(tick), weight).harm:
-                    return True
-            return False
-
-        assert sum(map(run, range(runs))) <= at_most(runs, ALPHA)
-
-    @few_and_all
-    def test_disagreement_at_the_limit_is_seldom_harm_and_seldom_safe(self, runs: int) -> None:
-        asked, stream = asking({"disagreement": {"max": "3%"}}), Stream(5, steady(0.03), weight=steady(1.0))
-
-        def run(seed: int) -> set[Verdict]:
-            reports = itertools.islice(streams.looks(stream, asked, seed, streams.unlike), length(runs))
-            return {report.judged[0].verdict for _, report in reports}
-
-        found = [run(seed) for seed in range(runs)]
-        assert sum(Verdict.HARM in verdicts for verdicts in found) <= at_most(runs, ALPHA)
-        assert sum(Verdict.SAFE in verdicts for verdicts in found) <= at_most(runs, BETA)
-
-    @few_and_all
-    @pytest.mark.parametrize(("margin", "shares"), [(0.0, (0.03, 0.03, 0.05)), (0.1, (0.0152, 0.005, 0.1))])
-    def test_pairs_at_the_limit_are_seldom_harm(
-        self, margin: float, shares: tuple[float, float, float], runs: int
-    ) -> None:
-        """`shares` of all pairs: the canary alone wrong, stable alone, both. With a tenth more mistakes, three times as many alone."""
-
-        def run(seed: int) -> bool:
-            luck, rollout = random.Random(seed), Rollout(asking({"feedback": {"margin": margin}}))
-            samples = (streams.paired(*(binomial(luck, 40, share) for share in shares)) for _ in range(length(runs)))
-            return any(rollout.look(sample).harm for sample in samples)
-
-        assert sum(map(run, range(runs))) <= at_most(runs, ALPHA)
-
-    @few_and_all
-    def test_four_guards_share_one_alpha(self, runs: int) -> None:
-        asked = asking(
-            {"errorRate": {}},
-            {"latency": {"maxSeconds": 0.2}},
-            {"disagreement": {"max": "3%"}},
-            {"feedback": {}},
-        )
-
-        def run(seed: int) -> bool:
-            luck, rollout = random.Random(seed), Rollout(asked)
-            bad, late = Stream(10, steady(0.02)), Stream(10, steady(0.05))
-            words, shadows = Stream(1, steady(0.1)), Stream(1, steady(0.03), weight=steady(1.0))
-            return any(
-                rollout.look(
-                    {
-                        **streams.failed(bad.tick(luck, number)),
-                        **streams.slow(late.tick(luck, number)),
-                        **streams.wrong(words.tick(luck, number)),
-                        **streams.unlike(shadows.tick(luck, number)),
-                    }
-                ).harm
-                for number in range(length(runs))
-            )
-
-        assert sum(map(run, range(runs))) <= at_most(runs, ALPHA)
-
-    @few_and_all
-    @pytest.mark.parametrize("weight", [0.01, 0.1, 0.5])
-    def test_a_weight_that_is_applied_is_seldom_doubted(self, weight: float, runs: int) -> None:
-        def run(seed: int) -> bool:
-            luck, measured = random.Random(seed), Measured()
-            for _ in range(10 * length(runs)):
-                canary = measured.canary_requests + binomial(luck, 20, weight)
-                measured = Measured(canary_requests=canary, requests=measured.requests + 20)
-                if analysis.ratio_alarm(measured, streams.arms(weight)):
-                    return True
-            return False
-
-        assert sum(map(run, range(runs))) <= at_most(runs, 0.001)
+    @pytest.mark.parametrize("case", alarms.CASES.values(), ids=alarms.CASES)
+    def test_chance_alone_is_seldom_a_verdict(self, case: Case, runs: int) -> None:
+        assert alarms.count(case, runs, length(runs)) <= at_most(runs, case.allowed)
 
     def test_who_looks_again_and_again_at_a_p_value_is_often_wrong(self) -> None:
         """That these simulations can fail: an equal canary again, and a bound that holds for one look."""
-        stream, bound = EQUAL["10 %"][0], stats.norm.ppf(1 - BETA)
+        stream, bound = alarms.ONE_PERCENT, stats.norm.ppf(1 - BETA)
 
         def run(seed: int) -> bool:
             luck, n, k, m, j = random.Random(seed), 0, 0, 0, 0
@@ -217,7 +89,7 @@ class TestBursts:
         stream = Stream(20, steady(0.01), burst=burst)
 
         def run(seed: int, dispersion: float) -> bool:
-            luck, rollout = random.Random(seed), Rollout(ERRORS, judged=known_dispersion(dispersion))
+            luck, rollout = random.Random(seed), Rollout(alarms.ERRORS, judged=known_dispersion(dispersion))
             return any(rollout.look(streams.failed(stream.tick(luck, number))).harm for number in range(HOUR))
 
         wild, tempered = ([run(seed, value) for seed in range(runs)] for value in (1.0, float(burst)))
@@ -232,7 +104,7 @@ class TestBursts:
         before = replace(stream, weight=steady(0.0))
 
         def run(seed: int) -> bool:
-            luck, rollout = random.Random(seed), Rollout(ERRORS)
+            luck, rollout = random.Random(seed), Rollout(alarms.ERRORS)
             for number in range(20):
                 rollout.look(streams.failed(before.tick(luck, number)), 0)
             return any(rollout.look(streams.failed(stream.tick(luck, number))).harm for number in range(length(runs)))
@@ -269,24 +141,16 @@ class TestPower:
     @cells(SOON, sorted(QUICK))
     def test_how_soon_more_errors_put_it_back(self, key: tuple[int, int], seconds: float, runs: int) -> None:
         stream = Stream(key[0], steady(0.01), worse=key[1])
-        found = [looks_until(streams.looks(stream, ERRORS, seed), Verdict.HARM) for seed in range(runs)]
+        found = [looks_until(streams.looks(stream, alarms.ERRORS, seed), Verdict.HARM) for seed in range(runs)]
 
         assert is_near(found, seconds)
 
     @cells({20: 818, 100: 240, 500: 60}, [500])
     def test_how_soon_an_equal_one_is_shown_to_be_no_worse_than_half(self, key: int, seconds: float, runs: int) -> None:
         stream = Stream(key, steady(0.01), weight=steady(0.25))
-        reports = (streams.looks(stream, RIGHT, seed, streams.wrong) for seed in range(runs))
+        reports = (streams.looks(stream, alarms.RIGHT, seed, streams.wrong) for seed in range(runs))
 
         assert is_near([looks_until(run, Verdict.SAFE) for run in reports], seconds)
-
-    @few_and_all
-    def test_one_that_is_half_as_bad_again_is_seldom_called_safe(self, runs: int) -> None:
-        stream = Stream(20, steady(0.01), worse=1.5075, weight=steady(0.25))  # of the odds, 1.5
-        reports = (streams.looks(stream, RIGHT, seed, streams.wrong) for seed in range(runs))
-        found = [looks_until(run, Verdict.SAFE, length(runs)) for run in reports]
-
-        assert sum(map(math.isfinite, found)) <= at_most(runs, BETA)
 
     @all_alone
     @pytest.mark.parametrize(("rate", "share"), [(0.005, BETA), (0.006, 0.025)])
@@ -303,17 +167,14 @@ class TestPower:
     @cells({1.1: 240, 1.2: 60, 1.5: 15}, [1.2, 1.5])
     def test_how_soon_a_slower_one_is_put_back(self, key: float, seconds: float, runs: int) -> None:
         """Stable's slowest 5 % are above the edge; times are lognormal, with a deviation of 0.6."""
-        law = stats.norm(scale=0.6)
-        slow = law.sf(law.isf(0.05) - math.log(key))
-        stream = Stream(100, steady(0.05), worse=slow / 0.05)
-        found = [looks_until(streams.looks(stream, SLOW, seed, streams.slow), Verdict.HARM) for seed in range(runs)]
+        found = [power.looks_until_slow(key, seed) for seed in range(runs)]
 
         assert is_near(found, seconds)
 
 
 def requests_to_safe(rate: float, runs: int) -> list[float]:
     """At the canary, with a look every 75 of them up to 9,000."""
-    stream, asked = Stream(5, steady(rate), weight=steady(1.0)), asking({"disagreement": {"max": "0.5%"}})
+    stream, asked = Stream(5, steady(rate), weight=steady(1.0)), streams.asking({"disagreement": {"max": "0.5%"}})
     reports = (streams.looks(stream, asked, seed, streams.unlike) for seed in range(runs))
     return [75 * looks_until(run, Verdict.SAFE, 120) for run in reports]
 
@@ -324,22 +185,11 @@ class TestPairs:
     @few_and_all
     def test_they_need_a_tenth_of_the_labels(self, runs: int) -> None:
         runs = max(20, runs // 4)
-        pairs = statistics.median(self.pairs(seed) for seed in range(runs))
-        labels = statistics.median(self.labels(seed) for seed in range(runs))
+        pairs = statistics.median(power.pairs_until_harm(seed) for seed in range(runs))
+        labels = statistics.median(power.labels_until_harm(0.5, seed) for seed in range(runs))
 
         assert 1100 <= pairs <= 1900
         assert 8 * pairs <= labels <= 20_000
-
-    def pairs(self, seed: int) -> float:
-        luck, rollout = random.Random(seed), Rollout(RIGHT)
-        for number in itertools.count(1):
-            if rollout.look(streams.paired(binomial(luck, 50, 0.04), binomial(luck, 50, 0.02))).harm:
-                return 50 * number
-        raise AssertionError
-
-    def labels(self, seed: int) -> float:
-        stream = Stream(20, steady(0.1), worse=1.2, weight=steady(0.5))
-        return 300 * looks_until(streams.looks(stream, RIGHT, seed, streams.wrong), Verdict.HARM)
 
 
 class TestWrongWeights:
@@ -357,7 +207,7 @@ class TestWrongWeights:
         assert statistics.median(map(run, range(60))) == pytest.approx(requests, rel=0.25)
 
     def test_a_look_counts_what_came_since_the_weight_was_set(self) -> None:
-        rollout, stream, luck = Rollout(ERRORS), Stream(20, steady(0.01), weight=steady(0.2)), random.Random(1)
+        rollout, stream, luck = Rollout(alarms.ERRORS), Stream(20, steady(0.01), weight=steady(0.2)), random.Random(1)
         for number in range(4):
             rollout.look(streams.failed(stream.tick(luck, number)), 0.1)
 
