@@ -26,7 +26,8 @@ NUMBERS = {
     "half of so many requests need less evidence": f"{broken.LEAST_REQUESTS}",
     "e-value of one tick for that": f"{math.exp(broken.ALONE):,.0f}",
     "e-value of all ticks for that": f"{math.exp(broken.TOGETHER):,.0f}",
-    "looks in a row out of bounds, of a query": f"{analysis.QUERY_TICKS}",
+    "looks in a row out of bounds, of a query, for harm": f"{analysis.QUERY_TICKS}",
+    "looks in a row within bounds, of a query, to be safe after it was not": f"{analysis.SAFE_QUERY_TICKS}",
     "false alarms about the weight": f"1 in {math.exp(analysis.RATIO_ALARM):,.0f}",
     "looks at stable before the first weight, to know about bursts": (
         f"{analysis.LEAST_BASELINE_TICKS} to {analysis.MOST_BASELINE_TICKS}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from a_rollout import CANARY, NOW, A, both, split
@@ -254,17 +255,26 @@ QUERY = {"guards": [{"name": "custom", "prometheus": {"query": "errors{revision=
         ([0.2, 0.2, 0.05, 0.2], Verdict.CONTINUE),
         ([0.2, 0.2, 0.2], Verdict.HARM),
         ([0.05], Verdict.SAFE),
+        ([0.05, 0.2], Verdict.CONTINUE),
+        ([0.2, 0.05], Verdict.CONTINUE),
+        ([0.2, *19 * [0.05]], Verdict.CONTINUE),
+        ([0.2, *20 * [0.05]], Verdict.SAFE),
+        ([0.2, *10 * [0.05], "Prometheus does not answer", *10 * [0.05]], Verdict.SAFE),
         (["Prometheus does not answer"], Verdict.NO_TRAFFIC),
         ([0.2, 0.2, "Prometheus does not answer", 0.2], Verdict.HARM),
     ],
 )
-def test_a_query_out_of_bounds_three_times_in_a_row_is_harm(values: list[float | str], verdict: Verdict) -> None:
+def test_a_query_is_harm_three_times_out_of_bounds_and_safe_when_it_was_not_for_long(
+    values: list[float | str], verdict: Verdict
+) -> None:
+    """With an operator that is restarted after each look: all that is known is in the status."""
     state = QUARTER.state
     for number, value in enumerate(values):
         at = NOW + timedelta(seconds=15 * number)
         sample = Sample(at, at + timedelta(seconds=15), {}, {"custom": value})
         given = replace(QUARTER, sample=sample, options=judged_by(**QUERY, timeoutSeconds=86400))
-        state = rollout.advance(state, CANARY, given.world).state
+        found = rollout.advance(state, CANARY, given.world).state.analysis
+        state = state.changed(analysis=msgspec.convert(msgspec.to_builtins(found), tuple[Judged, ...]))
 
     assert state.analysis[0].verdict is verdict
 

@@ -23,8 +23,8 @@ from moorage_operator.core.ticks import Arms
 MOST_BASELINE_TICKS, LEAST_BASELINE_TICKS = 20, 5
 """So many are kept to see how much errors come in bursts; fewer say nothing."""
 
-QUERY_TICKS = 3
-"""A query that is out of bounds for so many ticks in a row is harm."""
+QUERY_TICKS, SAFE_QUERY_TICKS = 3, 20
+"""A query that is out of bounds for so many ticks in a row is harm; safe is one that was not in the last of them, if there were as many."""
 
 RATIO_ALARM = math.log(1000)
 """One false alarm in a thousand weights, however often one looks at each."""
@@ -121,21 +121,27 @@ def _lost(measured: Measured) -> str:
 
 
 def _judge_query(guard: Guard, wanted: Prometheus, state: guards.State, sample: Sample) -> Judged:
-    """Its state counts ticks: those with a number, and those out of bounds without a good one between them."""
+    """Its state counts ticks: those with a number, those out of bounds without a good one between them, and those since."""
     value = sample.queried.get(guard.name, "it has not been asked yet")
     if isinstance(value, str):
         verdict = Verdict.CONTINUE if state.canary_requests else Verdict.NO_TRAFFIC
         return Judged(guard.name, verdict, f"no number: {value}", canary_requests=state.canary_requests, state=state)
     is_bad = (wanted.max is not None and value > wanted.max) or (wanted.min is not None and value < wanted.min)
     state = msgspec.structs.replace(
-        state, canary_requests=state.canary_requests + 1, canary_bad=state.canary_bad + 1 if is_bad else 0
+        state,
+        canary_requests=state.canary_requests + 1,
+        canary_bad=state.canary_bad + 1 if is_bad else 0,
+        within_bounds=0 if is_bad else state.within_bounds + 1,
     )
     bounds = [f"{word} {bound:g}" for word, bound in (("max", wanted.max), ("min", wanted.min)) if bound is not None]
     message = f"{value:.4g} ({' and '.join(bounds)}); a plain threshold, outside of alpha"
     if state.canary_bad >= QUERY_TICKS:
         verdict, message = Verdict.HARM, f"{message}: out of bounds {state.canary_bad} times in a row"
+    elif state.within_bounds >= min(SAFE_QUERY_TICKS, state.canary_requests):
+        verdict = Verdict.SAFE
     else:
-        verdict = Verdict.CONTINUE if is_bad else Verdict.SAFE
+        verdict = Verdict.CONTINUE
+        message += f"; {state.within_bounds} of {SAFE_QUERY_TICKS} looks since it was out of bounds"
     return Judged(guard.name, verdict, message, canary_requests=state.canary_requests, state=state)
 
 

@@ -63,6 +63,8 @@ class State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     stable_only_wrong: int = 0
     both_wrong: int = 0
     """Of requests that both answered."""
+    within_bounds: int = 0
+    """Ticks of a query since it was out of bounds last."""
     hash: str = ""
     """Of the guard's fields: evidence on other hypotheses is none on these."""
 
