@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-import kopf
-
 from moorage_operator import election, errors, handlers, ports, settings, telemetry
 from moorage_operator.adapters import cluster as cluster_adapter
 from moorage_operator.adapters import web
@@ -110,24 +108,13 @@ async def _work(
 
 
 async def _watch(controller: Controller, chosen: settings.Settings, stop: asyncio.Event) -> None:
-    """kopf ends by itself only when it can't go on; then the process does, too, and is started anew."""
-    started = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_take_signals_back(started, stop))
-        await kopf.operator(
-            registry=handlers.make_registry(controller.feed),
-            settings=handlers.make_settings(),
-            clusterwide=not chosen.namespaces,
-            namespaces=chosen.namespaces,
-            ready_flag=started,
-        )
-        raise errors.OperatorError("the watches have ended")
-
-
-async def _take_signals_back(started: asyncio.Event, stop: asyncio.Event) -> None:
-    """kopf installs its own handlers when it starts, and would end before the Lease is released."""
-    await started.wait()
-    _stop_on_signals(stop)
+    """kopf installs its own signal handlers whenever it starts, and would end before the Lease is released: ours are put back."""
+    await handlers.watch(
+        controller.feed,
+        settings=handlers.make_settings(),
+        namespaces=chosen.namespaces,
+        started=lambda: _stop_on_signals(stop),
+    )
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

@@ -5,12 +5,14 @@ No create/update/delete handlers, no daemons, no timers, no finalizers: each of 
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import kopf
 
+from moorage_operator import errors
 from moorage_operator.core import names
 from moorage_operator.core.kinds import CHILDREN, MODEL_DEPLOYMENT, POD, Kind, Manifest
 
@@ -62,7 +64,37 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
-def make_registry(feed: Feed) -> kopf.OperatorRegistry:
+async def watch(
+    feed: Feed, *, settings: kopf.OperatorSettings, namespaces: Collection[str] = (), started: Callable[[], None]
+) -> None:
+    """For as long as kopf can; `started` is called when it has set itself up.
+
+    An error in a stream, other than that a version is too old, is to kopf the end of all. It then cancels whatever runs in this loop, so
+    only a new process can go on.
+    """
+    ready = asyncio.Event()
+    waiting = asyncio.create_task(_call_when(ready, started))
+    try:
+        await kopf.operator(
+            registry=_make_registry(feed),
+            settings=settings,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            ready_flag=ready,
+        )
+    except Exception as error:  # kopf's own for this is not public
+        raise errors.OperatorError(f"the watches have ended: {error}") from error
+    finally:
+        waiting.cancel()
+    raise errors.OperatorError("the watches have ended")
+
+
+async def _call_when(ready: asyncio.Event, started: Callable[[], None]) -> None:
+    await ready.wait()
+    started()
+
+
+def _make_registry(feed: Feed) -> kopf.OperatorRegistry:
     """All handlers: one `on.event` a kind, and the login."""
     registry = kopf.OperatorRegistry()
     for kind in WATCHED:
@@ -85,6 +117,8 @@ def make_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
+    # The API server sends a bookmark each minute; a stream that is silent for longer has lost its other end.
+    settings.watching.inactivity_timeout = 70
     # Seven kinds are listed at once, and a worker keeps the last event of its object until it has been idle for so long:
     # with pages of 500 and kopf's 5 s a restart among a thousand ModelDeployments took 100 MiB more for a moment.
     settings.watching.chunk_size = 20
