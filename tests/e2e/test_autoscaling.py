@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
 import load
+import watching
 from place import Place, a_model, until
 
 EXAMPLE = Path(__file__).parents[2] / "examples/iris/modeldeployment.yaml"
@@ -34,29 +32,13 @@ def test_load_scales_up_and_calm_scales_down(place: Place) -> None:
     assert place.condition("iris", "Ready")["status"] == "True"
 
 
-@contextlib.contextmanager
-def counts(place: Place, deployment: str) -> Iterator[list[int]]:
-    """Every value that spec.replicas of a Deployment takes within the block."""
-    seen: list[int] = []
-    command = [place.api.program(), "--namespace", place.name, "get", "deployment", deployment, "--watch"]
-    command += ["--output=jsonpath={.spec.replicas}{'\\n'}"]
-    with subprocess.Popen(command, env=place.api.environment(), stdout=subprocess.PIPE, text=True) as watch:
-        assert watch.stdout is not None
-        seen.append(int(watch.stdout.readline()))
-        try:
-            yield seen
-        finally:
-            watch.terminate()
-            seen += [int(line) for line in watch.stdout]
-
-
 def test_the_count_changes_hands_without_a_dip(place: Place) -> None:
     place.apply(a_model("handed", replicas=3))
     place.wait_ready("handed")
     [deployment] = place.find("deployments", "moorage.dev/deployment=handed")
     name = deployment["metadata"]["name"]
 
-    with counts(place, name) as seen:
+    with watching.values(place, "deployment", name, jsonpath="{.spec.replicas}") as seen:
         place.change("handed", replicas=None, autoscaling={"minReplicas": 2, "maxReplicas": 4})
         until(30, "an autoscaler has taken over", lambda: bool(place.get("hpa", name).get("status")))
         until(30, "the operator has let the count go", lambda: "moorage" not in owners_of_replicas(place, name))
@@ -64,8 +46,8 @@ def test_the_count_changes_hands_without_a_dip(place: Place) -> None:
         until(30, "the autoscaler is gone", lambda: not place.get("hpa", name))
         until(30, "the operator owns the count", lambda: "moorage" in owners_of_replicas(place, name))
 
-    assert min(seen) >= 2, seen
-    assert seen[-1] == 3
+    assert min(map(int, seen)) >= 2, seen
+    assert seen[-1] == "3"
     assert len(place.find("deployments", "moorage.dev/deployment=handed")) == 1, "no new revision"
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import load
+import watching
 from installation import Installation
 from mlflow_in_cluster import Registry
 from place import Object, Place, a_model, key_of, until
 
 SCRIPT = Path(__file__).parents[1] / "one_write_a_life.py"
+STEPS = [{"setWeight": 20}, {"pause": {"duration": 1}}, {"setWeight": 60}, {"pause": {"duration": 1}}]
 SCALED = {"replicas": None, "autoscaling": {"minReplicas": 2, "maxReplicas": 2}}
 
 
@@ -89,3 +91,35 @@ def test_an_operator_that_dies_after_each_write_gets_where_one_that_lives_gets(
     }
     assert not [kind for kind in kinds if not any(f" {kind} " in words for words in done)], done
     place.wait_ready("mortal")
+
+
+def test_a_leader_that_is_killed_at_each_step_loses_no_request_and_no_weight(
+    place: Place, operator: Installation, registry: Registry
+) -> None:
+    for _ in range(2):
+        registry.copy("stepping")
+    registry.set_alias("stepping", "1")
+    rollout = {"steps": STEPS, "scaleDownDelaySeconds": 1}
+    place.apply(a_model("stepping", "stepping", rollout=rollout, replicas=2))
+    place.wait_ready("stepping")
+
+    with operator.running("python", "/script/one_write_a_life.py", "stepping", script=SCRIPT, copies=1):
+        with (
+            load.on(place, "stepping", "digits-onnx", pause=0.02, by_grpc="stepping") as running,
+            watching.weights(place, "stepping") as seen,
+        ):
+            registry.set_alias("stepping", "2")
+            until(
+                200, "version 2", lambda: place.stable_version("stepping") == "2",
+                lambda: [lives(operator), place.status("stepping")],
+            )  # fmt: skip
+            until(60, "the old version has ended", lambda: sorted(versions(place, "stepping").values()) == [0, 2])
+        done = lives(operator)
+
+    assert running.failed == 0, running.said
+    assert done == [*(f"step {number}" for number in range(len(STEPS) + 1)), "version 2"]
+    for kind in ("desired", "applied"):
+        weights = [weight for of, weight in seen if of == kind]
+        assert weights == sorted(weights), seen
+        assert {20, 60} <= set(weights), seen
+    place.wait_ready("stepping")
