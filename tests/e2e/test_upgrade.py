@@ -1,22 +1,27 @@
-"""The life of an installation: upgraded to a next version, put back, uninstalled, installed again. No model pod notices.
+"""The life of an installation: upgraded to a next version, put back, uninstalled, installed again. No model pod or caller notices.
 
-The next version is this chart with another image, another template and another CRD, as any next version has them.
+The next version is this chart with another image, another template and another CRD, as any next version has them. All the time
+a rollout has 20 % of its requests.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 import yaml
 
 import helm
+import load
+import watching
 from fixtures_cluster import MODEL_DEPLOYMENT, Api
 from installation import Installation
 from mlflow_in_cluster import Registry
-from place import Object, Place, a_model, until
+from place import Object, Place, a_model, a_namespace, until
 
 NEXT = "0.1.1"
 CHANGES = {
@@ -24,6 +29,20 @@ CHANGES = {
     "templates/deployment.yaml": ("terminationGracePeriodSeconds:", "hostname: next"),
 }
 """By file of the chart: a line with the same indentation is put before the first one that starts so."""
+MOVING, MODEL = "moving", "digits-moving"
+HALFWAY = {"desired": 20, "applied": 20, "verified": True}
+ROUTERS = "app.kubernetes.io/component=router"
+COUNTS = ("replicas", "updatedReplicas", "availableReplicas")
+DEPLOYMENT = ",".join(
+    f"{{{field}}}"
+    for field in (
+        ".metadata.namespace",
+        ".metadata.generation",
+        ".status.observedGeneration",
+        ".spec.replicas",
+        *(f".status.{count}" for count in COUNTS),
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +66,75 @@ def following(
 
 
 @pytest.fixture(scope="module")
-def pods(place: Place, operator: Installation) -> Object:
-    """Of three models, before anything happens: one with an autoscaler, one that fails."""
+def beside(api: Api, operator: Installation) -> Iterator[Place]:
+    """Another namespace with routers of its own."""
+    with a_namespace(api, f"moorage-e2e-{uuid.uuid4().hex[:6]}") as found:
+        found.apply(a_model("beside"))
+        found.wait_ready("beside")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def pods(place: Place, operator: Installation, registry: Registry, beside: Place) -> Object:
+    """Of four models, before anything happens: one with an autoscaler, one that fails, one of whose versions the next has 20 %."""
+    for _ in range(2):
+        registry.copy(MODEL)
+    registry.set_alias(MODEL, "1")
     place.apply(
         a_model("plain", replicas=2),
         a_model("scaled", autoscaling={"minReplicas": 1, "maxReplicas": 2}),
         a_model("failing", pod={"nodeSelector": {"no": "node"}}),
+        a_model(MOVING, MODEL, rollout={"steps": [{"setWeight": 20}, {"pause": {}}]}),
     )
-    place.wait_ready("plain", "scaled")
+    place.wait_ready("plain", "scaled", MOVING)
     place.wait_for_reason("failing", "Unschedulable")
+    registry.set_alias(MODEL, "2")
+    until(120, "version 2 has 20 %", lambda: is_halfway(place), lambda: place.status(MOVING))
     return identities(place)
+
+
+def is_halfway(place: Place) -> bool:
+    return bool(place.status(MOVING).get("weights") == HALFWAY)
+
+
+@contextlib.contextmanager
+def routers_renewed(place: Place, beside: Place) -> Iterator[None]:
+    """Within the block or soon after, with requests by HTTP and gRPC: none fails, nor is a weight changed or two namespaces mixed."""
+    places = (place, beside)
+    before = {uid for each in places for uid in routers(each)}
+    with (
+        load.on(place, MOVING, "digits-onnx", pause=0.02, by_grpc=MODEL) as running,
+        watching.weights(place, MOVING) as weights,
+        watching.values(place, "deployments", "--all-namespaces", f"--selector={ROUTERS}", jsonpath=DEPLOYMENT) as seen,
+    ):
+        yield
+        for each in places:
+            until(120, "all routers are new", lambda: not before & routers(each))  # noqa: B023  # called at once
+            each.wait_rolled_out("moorage-router")
+        until(30, "all of them hold 20 %", lambda: is_halfway(place), lambda: place.status(MOVING))
+
+    assert running.failed == 0, running.said
+    assert running.answered > 200
+    assert {weight for _, weight in weights} == {20}
+    assert not at_once(seen, {each.name for each in places}), seen
+
+
+def routers(place: Place) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in place.find("pods", ROUTERS)}
+
+
+def at_once(seen: Iterable[str], namespaces: set[str]) -> list[str]:
+    """Of the states of all Deployments of routers: those in which more than one had new pods that were not available yet."""
+    being_renewed: set[str] = set()
+    found = []
+    for line in seen:
+        namespace, *numbers = line.split(",")
+        generation, observed, wanted, present, updated, available = (int(number or 0) for number in numbers)
+        is_done = generation == observed and min(updated, available - (present - updated)) >= wanted
+        being_renewed = being_renewed - {namespace} if is_done else being_renewed | {namespace}
+        if namespaces <= being_renewed:
+            found.append(line)
+    return found
 
 
 def identities(place: Place) -> Object:
@@ -86,9 +164,10 @@ def image_of(pod: Object) -> str:
 
 
 def test_an_upgrade_restarts_no_pod_of_a_model(
-    place: Place, operator: Installation, following: Installation, registry: Registry, pods: Object
+    place: Place, beside: Place, operator: Installation, following: Installation, registry: Registry, pods: Object
 ) -> None:
-    following.install(operator.values(registry))
+    with routers_renewed(place, beside):
+        following.install(operator.values(registry))
     until(
         30, "the new version leads", lambda: following.leader() in {pod["metadata"]["name"] for pod in following.pods()}
     )
@@ -114,9 +193,10 @@ def test_restart_at_takes_the_new_image(place: Place, pods: Object) -> None:
 
 
 def test_going_back_restarts_none_either(
-    place: Place, operator: Installation, registry: Registry, pods: Object
+    place: Place, beside: Place, operator: Installation, registry: Registry, pods: Object
 ) -> None:
-    operator.install(operator.values(registry))
+    with routers_renewed(place, beside):
+        operator.install(operator.values(registry))
 
     assert not has_field(operator)
     works(place, "older")
@@ -143,3 +223,10 @@ def test_model_deployments_outlive_an_uninstallation_and_are_adopted_by_the_next
         name: stable["revision"] for name, stable in before.items()
     }
     until(60, "the ended pod is gone, and no other came", lambda: identities(place).keys() < pods.keys())
+
+
+def test_a_rollout_that_saw_all_of_that_goes_on(place: Place, pods: Object) -> None:
+    assert is_halfway(place)
+    canary = place.status(MOVING)["canary"]["revision"]
+    place.kubectl("annotate", "mdep", MOVING, f"moorage.dev/command=promote@{canary}/1")
+    until(60, "version 2 is stable", lambda: place.stable_version(MOVING) == "2", lambda: place.status(MOVING))
