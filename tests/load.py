@@ -37,36 +37,46 @@ class Load:
 
 
 @contextlib.contextmanager
-def on(place: Place, service: str, example: str, *, pause: float = 0.1, by_grpc: str = "") -> Iterator[Load]:
+def on(
+    place: Place, service: str, example: str, *, pause: float = 0.1, by_grpc: str = "", name: str = "load"
+) -> Iterator[Load]:
     """Load for the time of the block: four threads that ask, wait `pause` seconds and ask again.
 
-    `by_grpc` is the name of the registered model that two more ask by gRPC.
+    `by_grpc` is the name of the registered model that two more ask by gRPC, `name` that of the pod.
     """
     result = Load()
     request = (REPOSITORY / "examples" / example / "request.json").read_text()
     files = {"url": f"http://{service}{PATHS[example]}", "request.json": request, "pause": str(pause)}
     files["load.py"] = (FOLDER / "load.py").read_text()
-    pod = Template((FOLDER / "pod.yaml").read_text()).substitute(version=metadata.version("moorage-runtime"))
-    config: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "load"}, "data": files}
+    pod = _pod(name)
+    config: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": files}
     if by_grpc:
-        files["grpc"] = f"{service}.{place.name}.svc:8081"
+        # A Gateway, which is named in full, has one port for both protocols.
+        files["grpc"] = f"{service}:80" if "." in service else f"{service}.{place.name}.svc:8081"
         message = _message(by_grpc, json.loads(request)["inputs"])
         config["binaryData"] = {"request.pb": base64.b64encode(message).decode()}
-    place.apply(config, yaml.safe_load(pod))
-    place.kubectl("wait", "--for=condition=Ready", "pod/load", "--timeout=60s", seconds=70)
+    place.apply(config, pod)
+    place.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s", seconds=70)
     try:
         yield result
     finally:
-        place.kubectl("exec", "load", "--", "python", "-c", "import os; os.kill(1, 15)")
-        until(30, "the load has ended", lambda: place.get("pod", "load")["status"]["phase"] in ("Succeeded", "Failed"))
-        result.said = place.kubectl("logs", "load")
+        place.kubectl("exec", name, "--", "python", "-c", "import os; os.kill(1, 15)")
+        until(30, "the load has ended", lambda: place.get("pod", name)["status"]["phase"] in ("Succeeded", "Failed"))
+        result.said = place.kubectl("logs", name)
         found = re.search(r"(\d+) answered, (\d+) failed", result.said)
         assert found, result.said
         result.answered, result.failed = int(found[1]), int(found[2])
         found_by_grpc = re.search(r"(\d+) by gRPC", result.said)
         result.by_grpc = int(found_by_grpc[1]) if found_by_grpc else 0
         assert bool(result.by_grpc) == bool(by_grpc), result.said
-        place.delete("pod,configmap", "load")
+        place.delete("pod,configmap", name)
+
+
+def _pod(name: str) -> Object:
+    text = Template((FOLDER / "pod.yaml").read_text()).substitute(version=metadata.version("moorage-runtime"))
+    pod: Object = yaml.safe_load(text)
+    pod["metadata"]["name"] = pod["spec"]["volumes"][0]["configMap"]["name"] = name
+    return pod
 
 
 def _message(model: str, rows: list[list[float]]) -> bytes:
