@@ -73,6 +73,30 @@ class TestOddsRatio:
         assert evidence.log_e(evidence.odds_ratio(tick, 1.0, evidence.harm_alternatives(1.0))) > 1_000
 
 
+class TestWhateverAPodClaims:
+    """A sum of as many terms as there are errors would never end. Both tests take no second, or are stopped."""
+
+    @pytest.mark.timeout(20)
+    def test_a_tick_is_judged_in_no_time(self) -> None:
+        alternatives = evidence.harm_alternatives(1.0)
+        worse = evidence.log_e(evidence.odds_ratio(Tick(10**12, 6 * 10**11, 10**12, 10**10), 1.0, alternatives))
+        equal = evidence.log_e(evidence.odds_ratio(Tick(10**12, 10**11, 10**12, 10**11), 1.0, alternatives))
+
+        assert worse > 100
+        assert equal < 0
+
+    @pytest.mark.timeout(20)
+    def test_pairs_are_judged_in_no_time(self) -> None:
+        assert evidence.paired(2 * 10**12, 10**12) > 100
+        assert evidence.paired(10**12, 10**12) < 0
+
+    def test_more_than_can_be_summed_is_as_much_as_can_be(self) -> None:
+        most = evidence.MOST_TERMS
+
+        assert evidence.paired(2 * most, most) == evidence.paired(most, most // 2)
+        assert evidence.paired(most, most // 2) > evidence.paired(most - 2, most // 2 - 1)
+
+
 class TestRate:
     @settings(deadline=None)
     @given(st.integers(0, 500), st.data(), st.floats(0.001, 0.999), st.floats(0.001, 0.999))

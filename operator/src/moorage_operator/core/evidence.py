@@ -22,6 +22,9 @@ SRM_WEIGHT = 200.0
 
 STAKES = 256
 
+MOST_TERMS = 20_000
+"""Of one sum. Larger counts are made smaller, all alike: that says less than they do, and takes no longer, whatever a pod claims."""
+
 
 @dataclass(frozen=True)
 class Tick:
@@ -34,6 +37,10 @@ class Tick:
     canary_bad: int
     stable_requests: int
     stable_bad: int
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        return self.canary_requests, self.canary_bad, self.stable_requests, self.stable_bad
 
 
 def spaced(first: float, last: float, count: int) -> tuple[float, ...]:
@@ -75,6 +82,7 @@ def odds_ratio(tick: Tick, null: float, alternatives: Sequence[float]) -> Logs:
     whatever the rate is: stable may get worse and better from tick to tick. As its likelihood ratio is monotone, alternatives
     above `null` test "at most `null`" and alternatives below it "at least `null`".
     """
+    tick = Tick(*_bounded(min(tick.canary_bad + tick.stable_bad, tick.canary_requests), *tick.counts))
     bad = tick.canary_bad + tick.stable_bad
     least = max(0, bad - tick.stable_requests)
     terms = _log_terms(tick, bad, least)
@@ -115,6 +123,7 @@ def paired(canary_wrong: int, stable_wrong: int) -> float:
     The sequential form of McNemar's test, with a uniform mixture of the alternatives in (1/2, 1):
     2^(D+1) B(s+1, D-s+1) (1 - I_1/2(s+1, D-s+1)) with D pairs and s the canary's.
     """
+    canary_wrong, stable_wrong = _bounded(canary_wrong, canary_wrong, stable_wrong)
     pairs = canary_wrong + stable_wrong
     # 1 - I_1/2(s+1, D-s+1) is the probability of at most s heads in D+1 throws, with a fair coin.
     heads = _log_sum_exp([_log_choose(pairs + 1, number) for number in range(canary_wrong + 1)])
@@ -159,6 +168,11 @@ def dispersion(counts: Iterable[tuple[int, int]]) -> float:
         return 1.0
     scatter = math.fsum((bad - requests * mean) ** 2 / (requests * mean * (1 - mean)) for requests, bad in known)
     return max(1.0, scatter / (len(known) - 1))
+
+
+def _bounded(terms: int, *counts: int) -> tuple[int, ...]:
+    """The counts, of which a sum with so many terms is to be made; none of them becomes greater than one that was not smaller."""
+    return counts if terms <= MOST_TERMS else tuple(round(count * MOST_TERMS / terms) for count in counts)
 
 
 def _log_terms(tick: Tick, bad: int, least: int) -> list[float]:
