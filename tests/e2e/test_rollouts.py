@@ -280,8 +280,8 @@ def test_blue_green_shows_the_new_version_at_the_preview_and_then_to_everybody_a
         promoted_at = time.monotonic()
         command(place, "coloured", f"promote@{green['revision']}")
         until(60, "it is stable", lambda: place.stable_version("coloured") == "2", lambda: place.status("coloured"))
-        assert versions_at(place, "coloured", model) == {"2"}
         assert len(place.pods("coloured", blue)) == 2
+        assert versions_at(place, "coloured", model) == {"2"}
         until(60, "the old pods have ended", lambda: not place.pods("coloured", blue))
         assert time.monotonic() - promoted_at > rollout["scaleDownDelaySeconds"]
     assert running.failed == 0, running.said
