@@ -204,6 +204,17 @@ async def test_a_new_operator_keeps_the_evidence_and_counts_from_its_first_look(
     assert rolling.status["analysis"][0]["canaryRequests"] == 180
 
 
+async def test_a_restart_does_not_take_back_that_requests_come_otherwise_than_by_weight(rolling: World) -> None:
+    rolling.agents.traffic.send("canary", rolling.revision("4"), 300, bad=1)
+    rolling.agents.traffic.send("stable", rolling.revision("3"), 300, bad=1)
+    await rolling.pass_time(15)
+    assert "abort it, or find out why" in rolling.status["message"]
+    rolling.cluster.writes.clear()
+    rolling.restart()
+    await rolling.settle()
+    assert not rolling.cluster.writes
+
+
 async def test_a_pod_that_dies_again_and_again_does_not_hide_its_errors(rolling: World) -> None:
     canary = rolling.revision("4")
     for _ in range(3):

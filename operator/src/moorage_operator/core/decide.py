@@ -102,7 +102,9 @@ def _undone(heard: State, wanted: Revision | None, known: dict[str, Revision]) -
 
 def _held(before: State, world: World) -> Progress:
     """Nothing moves, and what was said last time stays true."""
-    return Progress(before, steps.go_on(before, world)[1] if before.canary else None)
+    if before.canary is None:
+        return Progress(before)
+    return Progress(before, judging.alarm(before, world) or steps.go_on(before, world)[1])
 
 
 def is_momentous(observed: Observed, decision: Decision) -> bool:
