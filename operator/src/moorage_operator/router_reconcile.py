@@ -161,6 +161,9 @@ class RouterReconciler:
             case Delete(ref, uid, resource_version):
                 await self._cluster.delete(ref, uid=uid, resource_version=resource_version)
                 self._index.remove(ref.kind, {"metadata": {"name": ref.name, "namespace": ref.namespace, "uid": uid}})
+            case _:
+                # What somebody added to the router's pods, by `kubectl rollout restart` for example, stays.
+                return
         log.info("%s: wrote %s", key, type(action).__name__)
 
     async def _find(self, ref: Ref) -> None:
