@@ -40,8 +40,8 @@ class Caller(threading.Thread):
                 self.answered[self.ask().partition(".")[0] or "unknown"] += 1
             except Failed as error:
                 self.failed += 1
-                # By the clock that other processes have, too: who breaks something wants to know what came of it.
-                print(f"{time.time():.2f} failed: {error}", flush=True)
+                # By the clock that other processes have, too: who breaks something wants to know what came of it. In one piece.
+                print(f"{time.time():.2f} failed: {error}\n", end="", flush=True)
                 self.stop_event.wait(0.5)
             self.stop_event.wait(self.pause)
 

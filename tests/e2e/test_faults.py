@@ -148,17 +148,19 @@ def test_what_is_killed_costs_what_was_in_flight_there_and_nothing_later(
 
     lost = failures_after(moments, running.said)
     print(f"failures, in seconds after each kill: {lost}")  # noqa: T201
-    assert all(len(found) <= IN_FLIGHT for found in lost.values()), [lost, running.said]
-    assert all(-0.1 < seconds < 2 for found in lost.values() for seconds in found), [lost, running.said]
+    for found in lost.values():
+        # Until the Service leaves the pod out, it refuses connections as well: with them nothing was in flight.
+        assert len([text for _, text in found if "onnection refused" not in text]) <= IN_FLIGHT, lost
+        assert all(-0.1 < seconds < 2 for seconds, _ in found), lost
 
 
-def failures_after(moments: dict[str, float], said: str) -> dict[str, list[float]]:
+def failures_after(moments: dict[str, float], said: str) -> dict[str, list[tuple[float, str]]]:
     """By what was killed last before each: how many seconds later. Both clocks are those of nodes."""
-    found: dict[str, list[float]] = {what: [] for what in moments}
-    for text in re.findall(r"^([0-9.]+) failed", said, re.MULTILINE):
-        before = [what for what, moment in moments.items() if moment < float(text) + 0.1]
+    found: dict[str, list[tuple[float, str]]] = {what: [] for what in moments}
+    for seconds, text in re.findall(r"^([0-9.]+) failed: (.*)", said, re.MULTILINE):
+        before = [what for what, moment in moments.items() if moment < float(seconds) + 0.1]
         what = before[-1] if before else next(iter(moments))
-        found[what].append(round(float(text) - moments[what], 2))
+        found[what].append((round(float(seconds) - moments[what], 2), text))
     return found
 
 
