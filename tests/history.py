@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,13 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import picture
 import world
 from moorage_operator import errors
-from moorage_operator.core import names, routing
+from moorage_operator.core import http_route, names, routing
 from moorage_operator.core.kinds import (
     AUTOSCALER,
     CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
+    HTTP_ROUTE,
     MODEL_DEPLOYMENT,
     POD,
     SERVICE,
@@ -65,6 +67,13 @@ ROUTED: dict[str, Any] = {
 }
 """With header routes and a shadow."""
 
+JUDGED: dict[str, Any] = {
+    "strategy": "canary",
+    "steps": [{"setWeight": 25}, {"pause": {"duration": 20}}, {"setWeight": 50}, {"pause": {"duration": 20}}],
+    "analysis": {"minRequests": 100, "initialDelaySeconds": 1, "timeoutSeconds": 60},
+}
+"""With a guard of errors; `send_requests` shows it some."""
+
 STRATEGIES: list[dict[str, Any]] = [
     {"strategy": "canary"},
     {"strategy": "canary", "progressDeadlineSeconds": 30, "rollback": {"moveAliasBack": True}},
@@ -72,12 +81,27 @@ STRATEGIES: list[dict[str, Any]] = [
     {"strategy": "canary", "steps": [{"setWeight": 0}, {"pause": {}}, {"setWeight": 50}, {"pause": {}}]},
     *CROWDED,
     ROUTED,
+    JUDGED,
     {"strategy": "blueGreen"},
     {"strategy": "blueGreen", "blueGreen": {"autoPromote": False}},
     {"strategy": "recreate"},
 ]
+BY_GATEWAY = {
+    "router": "gateway",
+    "gateway": {"parentRefs": [{"name": "public", "namespace": "infra"}], "hostnames": ["fraud.example.com"]},
+}
+BEGINNINGS: list[dict[str, Any]] = [
+    {"rollout": {}},
+    {"rollout": ROUTED},
+    {"rollout": JUDGED},
+    {"rollout": JUDGED, "traffic": BY_GATEWAY},
+]
 VERBS = ["promote", "promoteFull", "abort", "pause", "resume", "retry", "undo"]
 OWNED = st.sampled_from([AUTOSCALER, CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, DISRUPTION_BUDGET, POD, SERVICE])
+
+
+MONTH = 30 * 24 * 3600
+BACK = -600
 
 
 class Killed(BaseException):
@@ -87,11 +111,11 @@ class Killed(BaseException):
 class History(RuleBasedStateMachine):
     """One ModelDeployment's life."""
 
-    @initialize(version=VERSIONS, replicas=st.integers(1, 3), rollout=st.sampled_from([{}, ROUTED]))
-    def begin(self, version: str, replicas: int, rollout: dict[str, Any]) -> None:
+    @initialize(version=VERSIONS, replicas=st.integers(1, 3), given=st.sampled_from(BEGINNINGS))
+    def begin(self, version: str, replicas: int, given: dict[str, Any]) -> None:
         self.world = World()
         self.world.move_alias(version)
-        self.world.apply(replicas=replicas, rollout=rollout)
+        self.world.apply(replicas=replicas, **given)
         self.seen_traffic: str | None = None
         self.seen_weight = 0
         self.seen_routes: set[tuple[str, str]] = set()
@@ -112,8 +136,10 @@ class History(RuleBasedStateMachine):
 
     @rule(low=st.integers(1, 3), more=st.integers(0, 3))
     def set_autoscaling(self, low: int, more: int) -> None:
-        """The API server lets no weight by pods through beside an autoscaler: here there is none beside one at all."""
-        self.world.apply(replicas=None, autoscaling={"minReplicas": low, "maxReplicas": low + more}, rollout={})
+        """The API server lets no weight by pods through beside an autoscaler."""
+        by_pods = self._spec().get("traffic", {}).get("router") == "replicas"
+        rollout = {} if by_pods else self._spec().get("rollout", {})
+        self.world.apply(replicas=None, autoscaling={"minReplicas": low, "maxReplicas": low + more}, rollout=rollout)
 
     @rule(strategy=st.sampled_from(STRATEGIES), delay=st.sampled_from([0, 30]))
     def choose_a_strategy(self, strategy: dict[str, Any], delay: int) -> None:
@@ -123,14 +149,14 @@ class History(RuleBasedStateMachine):
             replicas=3, autoscaling=None, rollout=strategy | {"scaleDownDelaySeconds": delay}, traffic=traffic
         )
 
-    @rule(router=st.sampled_from(["auto", "replicas"]))
+    @rule(router=st.sampled_from(["auto", "replicas", "gateway"]))
     def choose_a_router(self, router: str) -> None:
         rollout = self._spec().get("rollout", {})
-        if router == "replicas":
-            self.world.apply(experiment=None)
-        self.world.apply(
-            traffic={"router": router}, rollout={} if router == "replicas" and _needs_router(rollout) else rollout
-        )
+        by_pods_beside_an_autoscaler = router == "replicas" and "autoscaling" in self._spec()
+        if router != "auto":
+            needs_another = _needs_router(rollout) or by_pods_beside_an_autoscaler
+            self.world.apply(experiment=None, rollout={} if needs_another else rollout)
+        self.world.apply(traffic=BY_GATEWAY if router == "gateway" else {"router": router})
 
     @rule(verb=st.sampled_from(VERBS), role=st.sampled_from(["stable", "canary"]))
     def say_something(self, verb: str, role: str) -> None:
@@ -177,12 +203,23 @@ class History(RuleBasedStateMachine):
             self.world.fates[name] = world.fetched({"inputs": [[f"x{number}", "double"]], "outputs": []})
         self._follow(version)
 
-    def _follow(self, version: str) -> None:
+    @rule(version=VERSIONS, bad=st.sampled_from([0, 30]))
+    def come_to_be_judged(self, version: str, bad: int) -> None:
+        """The same, with requests."""
+        self.world.fates.clear()
+        self.come_to_rest(later=31)
+        self.world.apply(experiment=None, autoscaling=None, replicas=3, rollout=JUDGED)
+        self._follow(version, bad=bad)
+
+    def _follow(self, version: str, *, bad: int | None = None) -> None:
+        """With requests, if `bad` says how many of them fail."""
         self.world.move_alias(version)
         for _ in range(6):
             self._pass()
             self.world.run_controllers()
-            self.world.now += timedelta(seconds=11)
+            if bad is not None:
+                self.send_requests(bad=bad, kind="canary")
+            self.world.now += timedelta(seconds=11 if bad is None else 16)
 
     @rule()
     def lose_the_registry(self) -> None:
@@ -211,6 +248,7 @@ class History(RuleBasedStateMachine):
         agents = self.world.agents
         agents.deaf = {"*"} if deaf else set()
         agents.silent = {"*"} if silent else set()
+        self.world.gateway.sleeps = deaf
 
     @rule(deaf=st.booleans())
     def lose_events(self, deaf: bool) -> None:
@@ -218,9 +256,20 @@ class History(RuleBasedStateMachine):
 
     # Time, and the operator.
 
-    @rule(seconds=st.sampled_from([1, 31, 700]))
+    @rule(seconds=st.sampled_from([1, 31, 700, MONTH, BACK]))
     def let_time_pass(self, seconds: int) -> None:
+        """Or let somebody set the clock."""
         self.world.now += timedelta(seconds=seconds)
+
+    @rule(bad=st.sampled_from([0, 30]), kind=st.sampled_from(["canary", "stable"]))
+    def send_requests(self, bad: int, kind: str) -> None:
+        """As many as the weight says. Of a hundred that one version gets `bad` fail; the other one is well."""
+        status = self.world.status
+        weight = status.get("weights", {}).get("desired", 0)
+        for role, share in (("stable", 100 - weight), ("canary", weight)):
+            if role in status and share:
+                failed = 4 * share * (bad if role == kind else 1) // 100
+                self.world.agents.traffic.send(role, status[role]["revision"], 4 * share, bad=failed)
 
     @rule()
     def reconcile(self) -> None:
@@ -255,6 +304,7 @@ class History(RuleBasedStateMachine):
         self.world.deaf = False
         self.world.agents.deaf.clear()
         self.world.agents.silent.clear()
+        self.world.gateway.sleeps = False
         self.world.move_alias(self.world.champion)
         self.world.resync()
         self._settle()
@@ -310,7 +360,13 @@ class History(RuleBasedStateMachine):
         canary = status["canary"]["revision"] if weight else ""
         expected = {answering["revision"]: 100 - weight} | ({canary: weight} if canary else {})
         expected = {revision: share for revision, share in expected.items() if share}
-        if spec.get("traffic", {}).get("router") == "replicas":
+        router = spec.get("traffic", {}).get("router")
+        if router == "gateway":
+            assert address["spec"]["selector"].get(names.REVISION) == answering["revision"]
+            (route,) = self.world.all(HTTP_ROUTE)
+            assert http_route.backends(route) == expected
+            assert {(match.value, match.revision) for match in http_route.matches_of(route)} == self._routes(status)
+        elif router == "replicas":
             assert address["spec"]["selector"].get(names.REVISION) == (
                 None if len(expected) > 1 else next(iter(expected))
             )
@@ -431,16 +487,19 @@ class History(RuleBasedStateMachine):
         stable = self.world.status.get("stable", {}).get("revision")
         capacity = self.world.status.get("capacity", {})
         ends_first = spec.get("rollout", {}).get("strategy") == "recreate" or capacity.get("stableEnded")
-        if stable in before and "autoscaling" not in spec and not ends_first:
-            share = (
-                100 - self.world.status.get("weights", {}).get("desired", 0) if capacity.get("lentByStable") else 100
-            )
-            carries = min(
-                before[stable], max(-(-spec.get("replicas", 1) * share // 100), min(spec.get("replicas", 1), 1))
-            )
-            assert self._counts()[stable] >= carries, "stable has fewer pods than it needs"
+        if stable in before and not ends_first:
+            assert self._counts()[stable] >= min(before[stable], self._carries(spec)), "stable has fewer than it needs"
         if not self.world.deaf:
             self._callers_can_use_what_they_get()
+
+    def _carries(self, spec: Manifest) -> int:
+        """How many pods stable must have. What an autoscaler has given it no pass takes away: only that one knows what they do."""
+        if "autoscaling" in spec:
+            return sys.maxsize
+        lends = self.world.status.get("capacity", {}).get("lentByStable")
+        share = 100 - self.world.status.get("weights", {}).get("desired", 0) if lends else 100
+        replicas: int = spec.get("replicas", 1)
+        return max(-(-replicas * share // 100), min(replicas, 1))
 
     def _callers_can_use_what_they_get(self) -> None:
         spec, status = self._spec(), self.world.status
@@ -489,7 +548,7 @@ class Experimenting(History):
             {"name": name, "model": {"alias": name}, "weight": weight}
             for name, weight in zip(names_, weights, strict=True)
         ]
-        if self._spec().get("traffic", {}).get("router") != "replicas":
+        if self._spec().get("traffic", {}).get("router") not in ("replicas", "gateway"):
             self.world.apply(experiment={"arms": arms} if arms else None)
 
 
