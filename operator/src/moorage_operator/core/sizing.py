@@ -54,7 +54,7 @@ def _share_of(replicas: int, weight: int) -> int:
 
 
 def _carrying(state: State, observed: Observed) -> Fraction:
-    """How many pods all of the requests need, at most, where autoscalers keep both versions from being overloaded (docs/adr/0012).
+    """How many pods all of the requests need, at most, where autoscalers keep both versions from being overloaded (docs/adr/0006).
 
     No autoscaler shrinks stable meanwhile. Of the canary's pods only those count that were there before the present step: while it
     gets more, each would else ask for another one.
