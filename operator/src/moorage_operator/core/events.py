@@ -41,13 +41,16 @@ def make(observed: Observed, event: Event, now: datetime) -> Manifest:
 
 def of_pass(before: State, facts: Facts, found: list[Condition], actions: Iterable[Action]) -> Iterator[Event]:
     """`before` is the state that the last pass left, `found` and `actions` are what this one makes of it."""
+    of_conditions = list(_of_conditions(facts.observed, found))
+    # A condition says more: what to do, too.
+    said = {event.reason for event in of_conditions}
     yield from _of_command(before, facts.state)
-    yield from _of_roles(before, facts.state)
+    yield from (event for event in _of_roles(before, facts.state) if event.reason not in said)
     yield from arm_status.events(before, facts.state)
     yield from _of_signature(facts)
     yield from told.events(before, facts.state)
     yield from _of_drift(facts.observed, actions)
-    yield from _of_conditions(facts.observed, found)
+    yield from of_conditions
     yield from _of_resolution(facts, next(item for item in found if item.type == "ModelResolved"))
 
 
