@@ -1,16 +1,21 @@
-"""The operator, killed by SIGKILL as soon as one of its writes is done, and started again, for ever.
+"""The operator, killed by SIGKILL at one of its writes, and started again, for ever.
 
-Runs in the operator's own image, in place of its command. By itself, after any of its writes: every state that lies between two writes
-is thereby the one that a new process finds. With the name of a ModelDeployment, after each status that first shows a step of its rollout,
-or its end. Each life is a fork of a process that has imported everything and done nothing: that is what takes seconds. There is never
-more than one life. After each write it would cost too long to wait for the Lease of the dead: those lives lead without one. After each
-step they do wait, for a short one.
+Runs in the operator's own image, in place of its command. By itself, it dies after any of its writes: every state that lies between two
+writes is thereby the one that a new process finds. With "anywhere", as chance has it: before a write, after it, while nobody knows
+whether it was carried out, or at a later one. With the name of a ModelDeployment, after each status that first shows a step of its
+rollout, or its end.
+
+Each life is a fork of a process that has imported everything and done nothing: that is what takes seconds. There is never more than
+one. After each write it would cost too long to wait for the Lease of the dead: those lives lead without one. After each step they do
+wait, for a short one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
+import random
 import signal
 import sys
 import time
@@ -24,6 +29,8 @@ from moorage_operator.adapters.cluster import client
 
 CONFIG, CHANGED = Path("/etc/moorage/config.yaml"), Path("/tmp/config.yaml")  # noqa: S108 - a volume of this pod alone
 STEPS = Path("/tmp/steps")  # noqa: S108 - the same
+
+ANYWHERE = "anywhere"
 
 IsLast = Callable[[Any, Any], str]
 """Of a write and its answer: words for what is to be the last of a life; empty if it goes on."""
@@ -45,13 +52,13 @@ def main() -> None:
 
 
 def prepare(model: str) -> IsLast:
-    if model:
+    if model not in ("", ANYWHERE):
         quick = functools.partial(election.Timing, lease=6, renew_deadline=4.5, retry=0.5)
         election.Timing = quick  # type: ignore[assignment,misc]  # the injection
         return functools.partial(step, model)
     CHANGED.write_text(CONFIG.read_text() + "\nleaderElection: false\n")
     os.environ["MOORAGE_CONFIG"] = str(CHANGED)
-    return lambda call, answer: call.what
+    return lambda call, answer: "" if model and random.random() < 0.7 else call.what
 
 
 def step(model: str, call: Any, answer: Any) -> str:
@@ -68,14 +75,30 @@ def step(model: str, call: Any, answer: Any) -> str:
     return now
 
 
+def die(when: str, what: str) -> None:
+    print(f"killed {when}: {what}", flush=True)  # noqa: T201
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def live(is_last: IsLast) -> None:
     send = client.KubernetesCluster._send_once
+    random.seed()
+    has_written = False
 
     async def send_once(self: client.KubernetesCluster, call: Any) -> Any:
+        nonlocal has_written
+        if call.writes and ANYWHERE in sys.argv:
+            # A life that dies before its first write would bring nobody on.
+            if has_written and random.random() < 0.3:
+                die("before", call.what)
+            if random.random() < 0.3:
+                _ = asyncio.create_task(send(self, call))  # noqa: RUF006 - it outlives nobody
+                await asyncio.sleep(random.uniform(0, 0.01))
+                die("within", call.what)
         answer = await send(self, call)
+        has_written |= call.writes
         if call.writes and (words := is_last(call, answer)):
-            print(f"killed after: {words}", flush=True)  # noqa: T201
-            os.kill(os.getpid(), signal.SIGKILL)
+            die("after", words)
         return answer
 
     client.KubernetesCluster._send_once = send_once  # type: ignore[method-assign]  # the injection

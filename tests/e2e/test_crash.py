@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import load
 import watching
 from installation import Installation
@@ -15,10 +17,11 @@ STEPS = [{"setWeight": 20}, {"pause": {"duration": 1}}, {"setWeight": 60}, {"pau
 SCALED = {"replicas": None, "autoscaling": {"minReplicas": 2, "maxReplicas": 2}}
 
 
-def lives(operator: Installation) -> list[str]:
-    """What each life did, so far."""
+def lives(operator: Installation, when: str = "after") -> list[str]:
+    """What each life that ended then did last, so far."""
     text = operator.place.kubectl("logs", "deployment/moorage-operator", "--tail=-1")
-    return [line.removeprefix("killed after: ") for line in text.splitlines() if line.startswith("killed after: ")]
+    said = f"killed {when}: "
+    return [line.removeprefix(said) for line in text.splitlines() if line.startswith(said)]
 
 
 def shape(place: Place, name: str) -> list[tuple[str, str]]:
@@ -123,3 +126,37 @@ def test_a_leader_that_is_killed_at_each_step_loses_no_request_and_no_weight(
         assert weights == sorted(weights), seen
         assert {20, 60} <= set(weights), seen
     place.wait_ready("stepping")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(5400, func_only=True)
+def test_an_operator_that_dies_three_hundred_times_loses_nothing(
+    place: Place, operator: Installation, registry: Registry
+) -> None:
+    """A model is made, rolled out by steps, given up half-way, and deleted, again and again."""
+    for _ in range(3):
+        registry.copy("dying")
+    rollout = {"steps": STEPS, "scaleDownDelaySeconds": 1, "abortScaleDownDelaySeconds": 1}
+    with operator.running("python", "/script/one_write_a_life.py", "anywhere", script=SCRIPT, copies=1):
+        while sum(map(len, deaths(operator).values())) < 300:
+            registry.set_alias("dying", "1")
+            place.apply(a_model("dying", "dying", rollout=rollout, replicas=2))
+            place.wait_ready("dying")
+            with load.on(place, "dying", "digits-onnx", pause=0.05, by_grpc="dying") as running:
+                registry.set_alias("dying", "2")
+                until(300, "version 2", lambda: place.stable_version("dying") == "2", lambda: place.status("dying"))
+                registry.set_alias("dying", "3")
+                until(120, "version 3 is on its way", lambda: "canary" in place.status("dying"))
+                revision = place.status("dying")["canary"]["revision"]
+                place.kubectl("annotate", "--overwrite", "mdep", "dying", f"moorage.dev/command=abort@{revision}")
+                place.wait_for_reason("dying", "RolledBack")
+                until(120, "only version 2 has pods", lambda: sorted(versions(place, "dying").values()) == [0, 0, 2])
+            assert running.failed == 0, running.said
+            assert shape(place, "dying").count(("Service", "address")) == 1
+            place.delete("mdep", "dying")
+            until(60, "nothing is left", lambda: not place.children("dying") and not place.pods("dying"))
+        assert all(deaths(operator).values())
+
+
+def deaths(operator: Installation) -> dict[str, list[str]]:
+    return {when: lives(operator, when) for when in ("before", "within", "after")}
