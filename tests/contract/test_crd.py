@@ -70,6 +70,14 @@ def test_each_value_is_bounded(path: str) -> None:
     assert bound is None or bound in schema or closed
 
 
+@pytest.mark.parametrize("path", [path for path, schema in IN_SPEC.items() if schema.get("type") == "number"])
+def test_bounds_of_numbers_are_whole(path: str) -> None:
+    """A number that is written without a point is held by the API server to bounds that are cut off at theirs: rules can be exact."""
+    schema = IN_SPEC[path]
+
+    assert all(float(schema.get(bound, 0)).is_integer() for bound in ("minimum", "maximum"))
+
+
 def test_unknown_fields_are_kept_only_where_a_kubernetes_type_passes_through() -> None:
     keeping = {path for path, schema in EVERYWHERE.items() if "x-kubernetes-preserve-unknown-fields" in schema}
 

@@ -56,6 +56,11 @@ def a_model_with_steps(*steps: Object, **spec: Any) -> Object:
     return a_model(rollout={"steps": list(steps)}, **spec)
 
 
+def a_judged_model(*guards: Object, **analysis: Any) -> Object:
+    found = [{"name": f"guard-{number}"} | guard for number, guard in enumerate(guards)]
+    return a_model(rollout={"analysis": analysis | ({"guards": found} if found else {})})
+
+
 AN_ARM = {"name": "challenger", "model": {"alias": "challenger"}, "weight": 10}
 
 
@@ -172,6 +177,12 @@ REFUSED = {
     "step that does two things": (a_model_with_steps({"setWeight": 50, "pause": {}}), "a step does one thing: setWeight"),
     "step that does nothing": (a_model_with_steps({}), "a step does one thing: setWeight"),
     "weight above 100": (a_model_with_steps({"setWeight": 101}), "should be less than or equal to 100"),
+    "alpha in percent": (a_judged_model(alpha=5), "alpha is a share, from 0.0001 to 0.5: write 0.01 for 1 %"),
+    "alpha of nothing": (a_judged_model(alpha=0), "alpha is a share, from 0.0001 to 0.5"),
+    "quantile in percent": (a_judged_model({"latency": {"quantile": 95}}), "write 0.95 for 95 %"),
+    "quantile of all": (a_judged_model({"latency": {"quantile": 1}}), "quantile is a share of the requests"),
+    "no time at all": (a_judged_model({"latency": {"maxSeconds": 0}}), "maxSeconds is a time of at least 0.001 s"),
+    "safe if not worse at all": (a_judged_model({"errorRate": {"maxOddsRatio": 1}}), "maxOddsRatio has to be at least 1.01"),
     "duration that is none": (
         a_model_with_steps({"pause": {"duration": "two minutes"}}),
         "a duration is a number of seconds, or like 90s, 2m or 1h30m",
