@@ -72,7 +72,9 @@ def test_what_stands_still_for_a_while_costs_no_request(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("what", "seconds"), [("kube-apiserver", 40), ("kubelet", 40), ("pods-to-api", 60)])
+@pytest.mark.parametrize(
+    ("what", "seconds"), [("kube-apiserver", 40), ("kubelet", 40), ("containerd", 40), ("pods-to-api", 60)]
+)
 def test_what_stands_still_for_long_costs_no_request(
     api: Api, place: Place, steady: str, halfway: str, what: str, seconds: int
 ) -> None:
