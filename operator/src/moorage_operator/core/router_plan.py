@@ -43,7 +43,10 @@ class RouterPlan:
         return not compare.holds(self._template(), live["spec"]["template"])
 
     def actions(self, data: Mapping[str, str], *, may_roll: bool) -> Iterator[Action]:
-        """`data` is the ConfigMap's content. New pods of all routers at once would cost every model a piece of its capacity."""
+        """`data` is the ConfigMap's content; `may_roll` is false for one that `rolls` and has to wait for its turn.
+
+        New pods of all routers at once would cost every model a piece of its capacity.
+        """
         if not self.owners:
             for kind in (DEPLOYMENT, DISRUPTION_BUDGET, CONFIG_MAP):
                 yield from writes.delete(self.observed, kind, routing.NAME)
@@ -51,7 +54,7 @@ class RouterPlan:
         yield from self._config_map(data)
         for manifest in self._access():
             yield from writes.hold(self.observed, manifest)
-        if may_roll or not self.rolls():
+        if may_roll:
             yield from writes.hold(self.observed, self.deployment())
         if self.settings.replicas > 1:
             yield from writes.hold(self.observed, self._disruption_budget())
