@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import world
-from moorage_operator.core.kinds import AUTOSCALER, EVENT
+from moorage_operator.core.kinds import AUTOSCALER, DEPLOYMENT, EVENT, MODEL_DEPLOYMENT, Ref
 from world import World
 
 STEPS: list[Any] = [{"setWeight": 50}, {"pause": {"duration": 20}}, {"setWeight": 75}, {"pause": {"duration": 20}}]
@@ -164,6 +164,31 @@ async def test_a_rollback_starts_stable_again() -> None:
     assert made.counts() == {"3": 2, "4": 0}
     assert made.condition("Available") == ("True", "Serving")
     assert made.condition("Ready") == ("False", "RolledBack")
+
+
+async def test_a_process_that_died_after_it_moved_the_address_is_no_reason_to_go_back_to_nobody() -> None:
+    made = World()
+    made.move_alias("3")
+    made.apply(replicas=2, rollout={"strategy": "recreate"}, traffic={"router": "replicas"})
+    await made.settle()
+    made.move_alias("4")
+
+    def die(verb: str, ref: Ref) -> None:
+        if ref.kind is MODEL_DEPLOYMENT and made.traffic() == "4":
+            raise SystemExit("killed")
+
+    made.cluster.before_write = die
+    with pytest.raises(SystemExit):
+        await made.settle()
+    made.cluster.before_write = None
+    assert made.status["weights"]["desired"] == 0
+    # Until its controller has seen that, no pod of it counts as available.
+    made.cluster.edit(made.ref(DEPLOYMENT, made.revision("4")), lambda manifest: manifest["spec"].update(paused=False))
+    made.restart()
+    seen: list[str] = []
+    await made.settle(after_a_pass=lambda: seen.append(made.traffic()))
+    assert set(seen) == {"4"}
+    assert made.condition("Ready") == ("True", "Promoted")
 
 
 async def test_room_that_comes_in_time_keeps_stable() -> None:
