@@ -6,7 +6,6 @@ It has no controllers: a test plays them with `edit()` and `remove()`, and runs 
 
 from __future__ import annotations
 
-import copy
 import json
 import threading
 from collections import Counter
@@ -63,14 +62,14 @@ class FakeCluster:
 
     async def get(self, ref: Ref) -> Manifest | None:
         with self._lock:
-            return copy.deepcopy(self._objects.get(ref))
+            return fake_ssa.copied(self._objects.get(ref))
 
     async def list(
         self, kind: Kind, *, namespace: str = "", labels: Mapping[str, str] | None = None
     ) -> AsyncIterator[Manifest]:
         with self._lock:
             found = [
-                copy.deepcopy(manifest)
+                fake_ssa.copied(manifest)
                 for ref, manifest in sorted(self._objects.items(), key=lambda item: (item[0].namespace, item[0].name))
                 if ref.kind == kind
                 and (not namespace or ref.namespace == namespace)
@@ -83,7 +82,7 @@ class FakeCluster:
         self.watches.check()
         with self._lock:
             found = [item for item in self._objects.values() if fake_watch.selects(selection, item)]
-            return Snapshot(tuple(copy.deepcopy(found)), str(self._revision))
+            return Snapshot(tuple(fake_ssa.copied(found)), str(self._revision))
 
     def follow(self, selection: Selection, *, since: str) -> AsyncIterator[Change]:
         return self.watches.follow(selection, since)
@@ -150,7 +149,7 @@ class FakeCluster:
         with self._lock:
             self._watchers.append(callback)
             for manifest in list(self._objects.values()):
-                callback("ADDED", copy.deepcopy(manifest))
+                callback("ADDED", fake_ssa.copied(manifest))
 
     # How it works.
 
@@ -159,7 +158,7 @@ class FakeCluster:
         if self.before_write:
             self.before_write(verb, ref)
         with self._lock:
-            stored = copy.deepcopy(action())
+            stored = fake_ssa.copied(action())
         if self.after_write:
             self.after_write(verb, ref)
         return stored
@@ -193,7 +192,7 @@ class FakeCluster:
         live = self._objects.get(ref)
         if live is None:
             raise errors.Invalid(f"patch {ref}: not found", status=404)
-        wanted = copy.deepcopy(live)
+        wanted = fake_ssa.copied(live)
         change(wanted)
         if wanted["metadata"].get("resourceVersion") != live["metadata"]["resourceVersion"]:
             raise errors.Conflict(f"patch {ref}: the object has been modified", status=409)
@@ -202,8 +201,10 @@ class FakeCluster:
         elif ref.kind in WITH_STATUS:
             wanted = {key: value for key, value in wanted.items() if key != "status"}
             wanted |= {"status": live["status"]} if "status" in live else {}
-        ownership = fake_ssa.read(live["metadata"].get("managedFields", ()))
         before, after = (_without_server_owned(manifest) for manifest in (live, wanted))
+        if before == after:
+            return live
+        ownership = fake_ssa.read(live["metadata"].get("managedFields", ()))
         fake_ssa.update(before, after, fake_ssa.Owner(manager, "Update", subresource), ownership)
         return self._store(ref, live, wanted, ownership)
 
@@ -249,12 +250,12 @@ class FakeCluster:
     def _tell(self, happening: Literal["ADDED", "MODIFIED", "DELETED"], manifest: Manifest) -> None:
         self.watches.record(happening, manifest, self._revision)
         for callback in self._watchers:
-            callback(happening, copy.deepcopy(manifest))
+            callback(happening, fake_ssa.copied(manifest))
 
 
 def _without_server_owned(manifest: Manifest) -> Manifest:
     kept = {key: value for key, value in manifest["metadata"].items() if key not in fake_ssa.SERVER_OWNED}
-    return copy.deepcopy({**manifest, "metadata": kept})
+    return fake_ssa.copied({**manifest, "metadata": kept})
 
 
 def _validate(ref: Ref, live: Manifest | None, changed: Manifest) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 import yaml
 
+import fake_ssa
 from moorage_operator.core import kinds
 from moorage_operator.core.kinds import Kind, Manifest
 
@@ -159,7 +159,7 @@ def _service(manifest: Manifest) -> None:
 def _autoscaler(manifest: Manifest) -> None:
     spec = manifest["spec"]
     spec.setdefault("minReplicas", 1)
-    spec.setdefault("metrics", [copy.deepcopy(CPU_AT_80_PERCENT)])
+    spec.setdefault("metrics", [fake_ssa.copied(CPU_AT_80_PERCENT)])
     for metric in spec["metrics"]:
         target = next(value["target"] for value in metric.values() if isinstance(value, dict))
         target.update({key: canonical(target[key]) for key in ("value", "averageValue") if key in target})
@@ -182,7 +182,7 @@ def _schema_defaults(value: Any, schema: Mapping[str, Any]) -> None:
     if isinstance(value, dict):
         for name, below in schema.get("properties", {}).items():
             if name not in value and "default" in below:
-                value[name] = copy.deepcopy(below["default"])
+                value[name] = fake_ssa.copied(below["default"])
             if name in value:
                 _schema_defaults(value[name], below)
     elif isinstance(value, list):
@@ -192,7 +192,7 @@ def _schema_defaults(value: Any, schema: Mapping[str, Any]) -> None:
 
 def _fill(target: dict[str, Any], defaults: Mapping[str, Any]) -> None:
     for key, value in defaults.items():
-        target.setdefault(key, copy.deepcopy(value))
+        target.setdefault(key, fake_ssa.copied(value))
 
 
 DEFAULTS: dict[Kind, Callable[[Manifest], None]] = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Literal
 
+import fake_ssa
 from moorage_operator import errors
 from moorage_operator.core import kinds
 from moorage_operator.core.kinds import Manifest
@@ -26,7 +27,7 @@ class FakeWatches:
         self._wakers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     def record(self, happening: Literal["ADDED", "MODIFIED", "DELETED"], manifest: Manifest, revision: int) -> None:
-        changed = copy.deepcopy(manifest)
+        changed = fake_ssa.copied(manifest)
         changed["metadata"]["resourceVersion"] = str(revision)
         self._history.append((revision, Change(happening, changed)))
         self._wake()
@@ -61,7 +62,7 @@ class FakeWatches:
                 for revision, change in self._after(position):
                     position = revision
                     if selects(selection, change.manifest):
-                        yield copy.deepcopy(change)
+                        yield replace(change, manifest=fake_ssa.copied(change.manifest))
                 await waker.wait()
         finally:
             self._wakers.remove(entry)

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+import fake_ssa
 from fake_cluster import FakeCluster
 from fake_gateway import FakeGateway
 from fake_traffic import FakeTraffic
@@ -89,7 +89,7 @@ def unready(**serve: Any) -> Fate:
     status = {"name": "serve", **serve}
     return lambda: {
         "conditions": [{"type": "Ready", "status": "False"}],
-        "containerStatuses": [copy.deepcopy(status)],
+        "containerStatuses": [fake_ssa.copied(status)],
     }
 
 
@@ -302,7 +302,7 @@ class World:
 
     def snapshot(self) -> Objects:
         """Of the cluster as it is now."""
-        return {ref: copy.deepcopy(manifest) for ref, manifest in self.cluster._objects.items()}
+        return {ref: fake_ssa.copied(manifest) for ref, manifest in self.cluster._objects.items()}
 
     def _hear_all(self, told: Objects) -> None:
         for ref, manifest in told.items():
@@ -312,7 +312,9 @@ class World:
     def resync(self) -> None:
         """A live LIST of everything, as the operator makes from time to time."""
         for kind in (*WATCHED, HTTP_ROUTE):
-            live = {ref: copy.deepcopy(manifest) for ref, manifest in self.cluster._objects.items() if ref.kind is kind}
+            live = {
+                ref: fake_ssa.copied(manifest) for ref, manifest in self.cluster._objects.items() if ref.kind is kind
+            }
             for manifest in live.values():
                 self.index.put(kind, manifest)
             self.index.forget(self.index.refs(kind) - live.keys())
@@ -430,7 +432,7 @@ class World:
 
     def all(self, kind: Kind) -> list[Manifest]:
         found = [(ref.name, manifest) for ref, manifest in self.cluster._objects.items() if ref.kind is kind]
-        return [copy.deepcopy(manifest) for _, manifest in sorted(found, key=lambda item: item[0])]
+        return [fake_ssa.copied(manifest) for _, manifest in sorted(found, key=lambda item: item[0])]
 
     @property
     def status(self) -> dict[str, Any]:
