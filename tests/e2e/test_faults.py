@@ -71,10 +71,14 @@ def test_what_stands_still_for_a_while_costs_no_request(
     disturbed(api, place, steady, what, seconds)
 
 
+A_MINUTE = [("kube-apiserver", 40), ("kubelet", 40), ("containerd", 40), ("pods-to-api", 60)]
+TEN_MINUTES = [("kube-apiserver", 600), ("pods-to-api", 600)]
+"""More than a leader's patience, and than the kubelet's first pauses between restarts."""
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("what", "seconds"), [("kube-apiserver", 40), ("kubelet", 40), ("containerd", 40), ("pods-to-api", 60)]
-)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("what", "seconds"), A_MINUTE + TEN_MINUTES)
 def test_what_stands_still_for_long_costs_no_request(
     api: Api, place: Place, steady: str, halfway: str, what: str, seconds: int
 ) -> None:
