@@ -12,8 +12,8 @@ from history import Experimenting, History
 from moorage_operator import errors
 from moorage_operator.core import compare, gate, no_capacity, plan, resources, rollout, sizing, state, steps, told
 
-pytestmark = pytest.mark.timeout(400)
-"""They take a minute each where nothing else runs."""
+pytestmark = pytest.mark.timeout(900)
+"""They take half a minute each where nothing else runs, those that are RARE three."""
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(
