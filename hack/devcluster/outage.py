@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from devcluster import console, network, processes
 
 PODS_TO_API = "pods-to-api"
-MOST_SECONDS = 300.0
+MOST_SECONDS = 900.0
 TABLE = "moorage_outage"
 
 
