@@ -38,9 +38,16 @@ class Load:
 
 @contextlib.contextmanager
 def on(
-    place: Place, service: str, example: str, *, pause: float = 0.1, by_grpc: str = "", name: str = "load"
+    place: Place,
+    service: str,
+    example: str,
+    *,
+    pause: float = 0.1,
+    by_grpc: str = "",
+    name: str = "load",
+    most_seconds: float = 330,
 ) -> Iterator[Load]:
-    """Load for the time of the block: four threads that ask, wait `pause` seconds and ask again.
+    """Load for the time of the block, which is at most so long: four threads that ask, wait `pause` seconds and ask again.
 
     `by_grpc` is the name of the registered model that two more ask by gRPC, `name` that of the pod.
     """
@@ -49,6 +56,7 @@ def on(
     files = {"url": f"http://{service}{PATHS[example]}", "request.json": request, "pause": str(pause)}
     files["load.py"] = (FOLDER / "load.py").read_text()
     pod = _pod(name)
+    pod["spec"]["activeDeadlineSeconds"] = int(most_seconds)
     config: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": files}
     if by_grpc:
         # A Gateway, which is named in full, has one port for both protocols.

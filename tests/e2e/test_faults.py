@@ -77,7 +77,7 @@ TEN_MINUTES = [("kube-apiserver", 600), ("pods-to-api", 600)]
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("what", "seconds"), A_MINUTE + TEN_MINUTES)
 def test_what_stands_still_for_long_costs_no_request(
     api: Api, place: Place, steady: str, halfway: str, what: str, seconds: int
@@ -89,7 +89,7 @@ def disturbed(api: Api, place: Place, name: str, what: str, seconds: int) -> Non
     if "a cluster of yours" in api.hack("cluster", "status"):
         pytest.skip("only a cluster that hack/cluster made can be disturbed")
     before, stable = restarts(place), place.status(name)["stable"]["revision"]
-    with load.on(place, name, "digits-onnx", pause=0.02, by_grpc=MODEL) as running:
+    with load.on(place, name, "digits-onnx", pause=0.02, by_grpc=MODEL, most_seconds=seconds + 300) as running:
         api.hack("cluster", "disturb", what, f"--seconds={seconds}")
         place.change(name, replicas=3)
         until(RECOVERY_SECONDS, "what is asked for now is done", lambda: pods_wanted(place, stable) == 3)

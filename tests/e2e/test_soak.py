@@ -150,7 +150,8 @@ def test_random_changes_for_a_long_time(
     sizes = []
     ends = time.monotonic() + 60 * MINUTES
     leader = operator.leader()
-    with load.on(place, NAME, "digits-onnx", pause=0.05, by_grpc=MODEL) as running, pods_ending(place, luck) as ended:
+    loaded = load.on(place, NAME, "digits-onnx", pause=0.05, by_grpc=MODEL, most_seconds=60 * MINUTES + 600)
+    with loaded as running, pods_ending(place, luck) as ended:
         while time.monotonic() < ends:
             owner.acts()
             if luck.random() < 0.5:
