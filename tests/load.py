@@ -45,7 +45,7 @@ def on(
     pause: float = 0.1,
     by_grpc: str = "",
     name: str = "load",
-    most_seconds: float = 330,
+    most_seconds: float = 300,
 ) -> Iterator[Load]:
     """Load for the time of the block, which is at most so long: four threads that ask, wait `pause` seconds and ask again.
 
@@ -53,10 +53,15 @@ def on(
     """
     result = Load()
     request = (REPOSITORY / "examples" / example / "request.json").read_text()
-    files = {"url": f"http://{service}{PATHS[example]}", "request.json": request, "pause": str(pause)}
+    files = {
+        "url": f"http://{service}{PATHS[example]}",
+        "request.json": request,
+        "pause": str(pause),
+        "seconds": str(most_seconds),
+    }
     files["load.py"] = (FOLDER / "load.py").read_text()
     pod = _pod(name)
-    pod["spec"]["activeDeadlineSeconds"] = int(most_seconds)
+    pod["spec"]["activeDeadlineSeconds"] = int(most_seconds) + 30
     config: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": files}
     if by_grpc:
         # A Gateway, which is named in full, has one port for both protocols.

@@ -1,9 +1,9 @@
 """Load for the demo and the tests: asks a model the same question from a few threads until SIGTERM, then says how it went.
 
 It runs in a pod (pod.yaml), beside files that say what to do: `url`, `request.json`, and `pause`, the seconds that a thread
-rests between two questions. Half of the threads keep their connection, as an application does; for the others each question
-takes a new one. With `grpc`, an address, and `request.pb` others ask by gRPC: each keeps a channel with the settings that gRPC has
-by itself, and asks nobody for the model's health.
+rests between two questions. It ends by itself after `seconds`, or five minutes. Half of the threads keep their connection, as an
+application does; for the others each question takes a new one. With `grpc`, an address, and `request.pb` others ask by gRPC: each
+keeps a channel with the settings that gRPC has by itself, and asks nobody for the model's health.
 """
 
 import collections
@@ -18,7 +18,6 @@ THREADS = 4
 GRPC_THREADS = 2
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 ID = "x-moorage-prediction-id"
-LIMIT_SECONDS = 300
 
 
 class Failed(Exception):
@@ -120,7 +119,8 @@ def main(folder: Path) -> None:
     begin = time.monotonic()
     for caller in callers:
         caller.start()
-    stop.wait(LIMIT_SECONDS)
+    limit = folder / "seconds"
+    stop.wait(float(limit.read_text()) if limit.exists() else 300)
     stop.set()
     for caller in callers:
         caller.join()
