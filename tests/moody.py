@@ -26,6 +26,10 @@ class Moody(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow tells no
             )  # nobody tells it the protocol, but only by gRPC it is asked about less than 0
         if MOOD == "crashing" and random.random() < 0.1:
             ctypes.string_at(0)  # a real fault: process 1 of a container would not notice a signal from itself
+        if MOOD == "greedy" and random.random() < 0.05:
+            taken = []
+            while True:
+                taken.append(b"x" * 2**24)  # until the kernel ends the container
         if MOOD == "wrong" and random.random() < 0.5:
             return doubled + 1.0
         return doubled
