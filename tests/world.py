@@ -101,6 +101,16 @@ def failing(reason: str, message: str = "it is broken") -> Fate:
     return unready(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState={"terminated": ended})
 
 
+def evicted() -> dict[str, Any]:
+    """As the kubelet leaves a pod behind that it took its node's disk from: for ever, beside the one that came instead of it."""
+    gone = "The container could not be located when the pod was terminated"
+    ended = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": gone}
+    status = ready() | {"containerStatuses": [{"name": "serve", "state": {"terminated": ended}}]}
+    status["conditions"] = [{"type": "Ready", "status": "False", "reason": "PodFailed"}]
+    told = "The node was low on resource: ephemeral-storage. "
+    return status | {"phase": "Failed", "reason": "Evicted", "message": told}
+
+
 def no_gpu() -> dict[str, Any]:
     message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available."
     scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
@@ -140,8 +150,8 @@ class FakeAgents:
             pod["metadata"]["name"]: pod["metadata"]["labels"].get(names.REVISION) for pod in self.world.all(POD)
         }
         revision = of_pods[address]
-        firsts = [name for name, other in of_pods.items() if other == revision]
-        if revision in self.traffic.silent:
+        firsts = [name for name, other in of_pods.items() if other == revision and not self.world.is_left_over(name)]
+        if revision in self.traffic.silent or self.world.is_left_over(address):
             raise errors.RuntimeUnreachable("does not answer")
         return self.traffic.exposition(revision) if address == min(firsts) else "process_start_time_seconds 1.7e+09"
 
@@ -223,6 +233,11 @@ class FakeTellers:
 
 def _is_of_router(item: Manifest) -> bool:
     return bool(item["metadata"]["labels"].get(names.APP_COMPONENT) == names.ROUTER)
+
+
+def is_leftover(pod: Manifest) -> bool:
+    """Whoever else sees it: it counts for nobody."""
+    return "deletionTimestamp" in pod["metadata"] or pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
 
 
 class World:
@@ -365,6 +380,25 @@ class World:
             "detector", version, f"run-{version}", "s3://m"
         )
 
+    def evict(self, version: str, *, phase: str = "Failed") -> None:
+        """One pod, which leaves a record of itself."""
+        name = self._first_pod(version)
+        self._set_status(POD, name, evicted() | {"podIP": name, "phase": phase})
+
+    def lose_node(self, version: str) -> None:
+        """Of one pod, which is to end and never does: nobody is there who could say that it has."""
+        until = f"{self.now + timedelta(seconds=30):%Y-%m-%dT%H:%M:%SZ}"
+        name = self._first_pod(version)
+        self._set_status(POD, name, loading() | {"podIP": name})
+        self.cluster.edit(
+            self.ref(POD, name), lambda manifest: manifest["metadata"].update(deletionTimestamp=until), manager="kcm"
+        )
+
+    def _first_pod(self, version: str) -> str:
+        """Of that model version, or of the router."""
+        deployment = routing.NAME if version == "router" else self.revision(version)
+        return str(self._pods_of(deployment)[0]["metadata"]["name"])
+
     def lose_registry(self) -> None:
         self.registry[ModelRef("detector", alias="champion")] = Problem(Reason.REGISTRY_UNREACHABLE, "no answer")
 
@@ -456,6 +490,9 @@ class World:
     def of_models(self, kind: Kind) -> list[Manifest]:
         """All but the router's."""
         return [item for item in self.all(kind) if not _is_of_router(item)]
+
+    def is_left_over(self, pod: str) -> bool:
+        return any(is_leftover(item) for item in self.all(POD) if item["metadata"]["name"] == pod)
 
     def ready_pods(self, revision: str) -> int:
         pods = [pod for pod in self.of_models(POD) if pod["metadata"]["labels"][names.REVISION] == revision]
@@ -557,14 +594,16 @@ class World:
 
     def _has_place(self, pod: str) -> bool:
         """Who has one keeps it."""
-        there = {item["metadata"]["name"] for item in self.all(POD)}
+        there = {item["metadata"]["name"] for item in self.all(POD) if not is_leftover(item)}
         self._placed = [name for name in self._placed if name in there]
         if pod not in self._placed and (self.gpus is None or len(self._placed) < self.gpus):
             self._placed.append(pod)
         return pod in self._placed
 
     def _pods_of(self, deployment: str) -> list[Manifest]:
-        return [pod for pod in self.all(POD) if pod["metadata"]["ownerReferences"][0]["name"] == deployment]
+        """Those that count for a ReplicaSet."""
+        pods = [pod for pod in self.all(POD) if pod["metadata"]["ownerReferences"][0]["name"] == deployment]
+        return [pod for pod in pods if not is_leftover(pod)]
 
     def _report(self, deployment: Manifest) -> None:
         name = deployment["metadata"]["name"]

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterable, Iterable, Iterator
 from typing import Any
 
-from moorage_operator.core import compare, names
+from moorage_operator.core import compare, leftovers, names
 from moorage_operator.core.kinds import DEPLOYMENT, MODEL_DEPLOYMENT, POD, Kind, Manifest, Ref
 from moorage_operator.core.names import Key, RouterKey
 
@@ -107,9 +107,9 @@ class Index:
         return {ref: manifest for ref, manifest in found.items() if ref.kind not in (MODEL_DEPLOYMENT, POD)}
 
     def pods(self, key: AnyKey) -> tuple[Manifest, ...]:
-        """In the order of their names, so that equal worlds look equal."""
+        """Without what has ended, in the order of their names, so that equal worlds look equal."""
         found = [(ref.name, manifest) for ref, manifest in self._of_key.get(key, {}).items() if ref.kind is POD]
-        return tuple(manifest for _, manifest in sorted(found, key=lambda item: item[0]))
+        return tuple(pod for _, pod in sorted(found, key=lambda item: item[0]) if not leftovers.has_ended(pod))
 
     def __len__(self) -> int:
         return sum(len(objects) for objects in self._objects.values())

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from moorage_operator import companions, errors, ports, router_rows
-from moorage_operator.core import decide, events, names, revisions, spec, status
+from moorage_operator.core import decide, events, leftovers, names, revisions, spec, status
 from moorage_operator.core.actions import (
     Action,
     Apply,
@@ -167,6 +167,7 @@ class Reconciler:
         owner = revisions.Owner(key.namespace, key.name, metadata["uid"])
         known = self._index.children(key)
         taken = held | {ref: words for ref, child in known.items() if (words := owner.does_not_own(child))}
+        now = self._clock()
         return Observed(
             owner=owner,
             generation=metadata["generation"],
@@ -178,7 +179,7 @@ class Reconciler:
             sample=self._meter.sample(key),
             reports=self._errands.reports(key),
             children={ref: child for ref, child in known.items() if ref not in taken},
-            pods=self._index.pods(key),
+            pods=tuple(pod for pod in self._index.pods(key) if not leftovers.is_lost(pod, now)),
             taken=taken,
         )
 

@@ -15,6 +15,7 @@ from moorage_operator.core import (
     conditions,
     events,
     judging,
+    leftovers,
     no_capacity,
     pins,
     publishing,
@@ -187,7 +188,7 @@ def _look_again_at(progress: Progress, world: World) -> datetime | None:
     if world.spec.suspend:
         return None
     after, obstacle = progress.state, progress.obstacle
-    moments = [role.scale_down_at for role in after.leaving]
+    moments = [role.scale_down_at for role in after.leaving] + [*map(leftovers.lost_at, world.observed.pods)]
     moments.append(publishing.grace_until(world.spec, world.observed))
     if after.canary:
         moments += [judging.begins_at(after.measured, world.spec), no_capacity.due_at(after, world.spec)]
