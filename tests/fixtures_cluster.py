@@ -19,6 +19,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 MODEL_DEPLOYMENT = "modeldeployments.moorage.dev"
+FOR_TESTS = "moorage.dev/for-tests"
+"""Label of what tests make outside of namespaces, and what would be in everybody's way."""
 LEFTOVERS = ("moorage-e2e-", "moorage-test-")
 """What the names begin with of all namespaces that tests make."""
 START_CLUSTER = """set -eu
@@ -101,6 +103,7 @@ def _is_alone(running: IO[str]) -> bool:
 
 def _remove_leftovers(api: Api) -> None:
     """Of a run that was killed: its operator would work on what this one makes, and its models fill the node."""
+    api.kubectl("delete", "apiservice", f"--selector={FOR_TESTS}")
     text = api.run("helm", "list", "--all-namespaces", "--all", "--filter=^moorage$", "--output=json").stdout
     for release in json.loads(text or "[]"):
         if release["namespace"].startswith(LEFTOVERS):

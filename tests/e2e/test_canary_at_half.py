@@ -101,6 +101,7 @@ def test_a_version_that_runs_out_of_memory_is_put_back_and_stable_answers_all_of
     assert "needed more memory than its limit" in rejected["message"] or rejected["message"].startswith("errors: ")
     assert "OOMKilled" in ends(place.pods(name, canary))
     failed = sum(seen[what] for what in callers.errors_of(seen))
+    print(f"{seen.total()} asked, {failed} failed: {dict(seen)}; {rejected['message']}")  # noqa: T201
     assert 0 < failed <= (WEIGHT + TOLERANCE) * seen.total(), seen
     of_stable = counted(place, name)
     assert of_stable["requests"] >= seen[f"{stable} right"] > 0
@@ -137,6 +138,7 @@ def test_who_is_replaced_at_half_by_a_third_version_and_that_by_another_spec_cos
         place.kubectl("annotate", "mdep", model, f"moorage.dev/command=promoteFull@{last}")
         place.wait_ready(model)
 
+    print(running.said)  # noqa: T201
     assert running.failed == 0, running.said
     assert last != before
     assert outcomes(place, model) == [("3", "Promoted"), ("3", "Superseded"), ("2", "Superseded"), ("1", "Promoted")]
