@@ -30,7 +30,7 @@ from moorage_operator.workqueue import WorkQueue
 log = logging.getLogger(__name__)
 
 STUCK_SECONDS = 120
-"""A key that has waited this long for a worker means that the workers do not work."""
+"""Keys that wait, of which none has been taken for so long, mean that the workers do not work."""
 
 RESYNC_SPREAD = 0.1
 """Of the time between two resyncs: a thousand keys at once would hold up the one that somebody has just changed."""
@@ -56,7 +56,7 @@ class Controller:
         self._leading = False
         self._shown: dict[Key, set[tuple[str, ...]]] = {}
         self.index = Index()
-        self.queue: WorkQueue[AnyKey] = WorkQueue()
+        self.queue: WorkQueue[AnyKey] = WorkQueue(group=lambda key: key.namespace)
         self._pollers = Pollers(
             registries,
             index=self.index,
@@ -116,9 +116,9 @@ class Controller:
 
     def problem(self) -> str:
         """What a liveness probe should know, as a sentence; empty when the workers work."""
-        waiting = self.queue.oldest_seconds
-        if self._leading and waiting > STUCK_SECONDS:
-            return f"the first key in the queue has been waiting for {waiting:.0f} s"
+        stuck = self.queue.stuck_seconds
+        if self._leading and stuck > STUCK_SECONDS:
+            return f"no key in the queue has been worked on for {stuck:.0f} s"
         return ""
 
     async def _reconcile(self, key: AnyKey) -> None:
