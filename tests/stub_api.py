@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -26,6 +28,10 @@ class ApiServer:
     def __init__(self) -> None:
         self.watched = 0
         """So many watches of ModelDeployments have begun."""
+        self.token = "a-token"
+        """Whoever has another one is refused."""
+        self.certificate: tuple[Path, Path] | None = None
+        """With its key: it then speaks TLS."""
         self._port = 0
         self._objects: list[Manifest] = []
         self._streams: set[asyncio.Queue[Event]] = set()
@@ -35,11 +41,16 @@ class ApiServer:
 
     @property
     def kubeconfig(self) -> dict[str, Any]:
+        return self.kubeconfig_with({})
+
+    def kubeconfig_with(self, cluster: dict[str, Any]) -> dict[str, Any]:
+        """`cluster` says more about this server, its authority for example."""
+        scheme = "https" if self.certificate else "http"
         return {
             "current-context": "stub",
             "contexts": [{"name": "stub", "context": {"cluster": "stub", "user": "stub"}}],
-            "clusters": [{"name": "stub", "cluster": {"server": f"http://127.0.0.1:{self._port}"}}],
-            "users": [{"name": "stub", "user": {"token": "a-token"}}],
+            "clusters": [{"name": "stub", "cluster": cluster | {"server": f"{scheme}://127.0.0.1:{self._port}"}}],
+            "users": [{"name": "stub", "user": {"token": self.token}}],
         }
 
     async def start(self) -> None:
@@ -48,8 +59,15 @@ class ApiServer:
         app.router.add_get("/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls()).start()
         self._port = self._runner.addresses[0][1]
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if self.certificate is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.certificate)
+        return context
 
     async def stop(self) -> None:
         self.end_watches()
@@ -82,6 +100,8 @@ class ApiServer:
             await self._changed.wait()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
+            return web.json_response({"kind": "Status", "message": "Unauthorized", "code": 401}, status=401)
         found = _discovered(request.path)
         if found is not None:
             return web.json_response(found)

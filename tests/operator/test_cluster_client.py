@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+import certificates
 import simulated_time
 from moorage_operator import errors
 from moorage_operator.adapters import cluster
@@ -22,6 +23,7 @@ from moorage_operator.adapters.cluster.budget import Budget
 from moorage_operator.core import kinds
 from moorage_operator.core.kinds import Manifest, Ref
 from moorage_operator.ports import Selection
+from stub_api import ApiServer
 
 REF = Ref(kinds.CONFIG_MAP, "models", "iris")
 MANIFEST: Manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "models", "name": "iris"}}
@@ -182,6 +184,28 @@ async def test_a_rotated_token_is_read_again(tmp_path: Path) -> None:
     ):
         file.write_text("new")
         assert await client.apply(MANIFEST) == MANIFEST
+
+
+async def test_an_authority_that_is_replaced_is_trusted_by_the_next_connection(tmp_path: Path) -> None:
+    old, new = (certificates.make(tmp_path / name, name, "IP:127.0.0.1") for name in ("old", "new"))
+    bundle, file, server = tmp_path / "ca.crt", tmp_path / "kubeconfig", ApiServer()
+    bundle.write_text(old[0].read_text())
+    server.certificate = old
+    await server.start()
+    file.write_text(json.dumps(server.kubeconfig_with({"certificate-authority": str(bundle)})))
+    async with cluster.connect(str(file)) as client:
+        await client.snapshot(SLICES)
+        await server.stop()
+        server.certificate = new
+        await server.start()
+        with pytest.raises(errors.Unreachable, match="certificate"):
+            await client.snapshot(SLICES)
+        bundle.write_text("nonsense")
+        with pytest.raises(errors.Unreachable, match="certificate"):
+            await client.snapshot(SLICES)
+        bundle.write_text(new[0].read_text())
+        await client.snapshot(SLICES)
+    await server.stop()
 
 
 @pytest.mark.parametrize("content", [None, "", "nonsense", "{}", '{"current-context": "x"}'])

@@ -14,6 +14,7 @@ from typing import Any
 import kopf
 import pytest
 
+import certificates
 from moorage_operator import errors, handlers
 from moorage_operator.core.kinds import MODEL_DEPLOYMENT, Kind, Manifest
 from stub_api import ApiServer
@@ -63,10 +64,8 @@ def settings() -> kopf.OperatorSettings:
 
 @asynccontextmanager
 async def watching(server: ApiServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fed]:
-    """The operator's watches, once they are there."""
-    file = folder / "kubeconfig"
-    file.write_text(json.dumps(server.kubeconfig))
-    monkeypatch.setenv("KUBECONFIG", str(file))
+    """The operator's watches, once they are there. A file `ca.crt` in the folder is the authority that they trust."""
+    monkeypatch.setenv("KUBECONFIG", str(log_in(server, folder)))
     fed = Fed()
     fed.watches = watches = asyncio.create_task(handlers.watch(fed, settings=settings(), started=fed.start))
     try:
@@ -78,6 +77,15 @@ async def watching(server: ApiServer, folder: Path, monkeypatch: pytest.MonkeyPa
     finally:
         watches.cancel()
         await asyncio.gather(watches, return_exceptions=True)
+
+
+def log_in(server: ApiServer, folder: Path) -> Path:
+    """A kubeconfig for the token that the server wants now."""
+    file, authority = folder / "kubeconfig", folder / "ca.crt"
+    file.write_text(
+        json.dumps(server.kubeconfig_with({"certificate-authority": str(authority)} if authority.exists() else {}))
+    )
+    return file
 
 
 def failure(code: int) -> dict[str, Any]:
@@ -150,6 +158,39 @@ async def test_a_stream_that_has_gone_silent_is_given_up(
         server.create("after")
         await fed.has("after")
         assert server.watched > 1
+
+
+async def test_a_token_that_was_rotated_is_read_again(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watching(server, tmp_path, monkeypatch) as fed:
+        server.token = "another-token"
+        log_in(server, tmp_path)
+        server.end_watches()
+        server.create("after")
+        await fed.has("after")
+
+
+@pytest.mark.parametrize("seconds_too_late", [0, 2])
+async def test_an_authority_that_is_replaced_is_trusted_by_the_next_connection(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds_too_late: float
+) -> None:
+    """First a bundle of the old one and the new one, as it is done; the kubelet may bring it later than the server changes."""
+    old, new = (certificates.make(tmp_path / name, name, "IP:127.0.0.1") for name in ("old", "new"))
+    bundle = tmp_path / "ca.crt"
+    bundle.write_text(old[0].read_text())
+    await server.stop()
+    server.certificate = old
+    await server.start()
+    async with watching(server, tmp_path, monkeypatch) as fed:
+        await server.stop()
+        server.certificate = new
+        await server.start()
+        server.create("after")
+        await asyncio.sleep(seconds_too_late)
+        assert "after" not in fed.names
+        bundle.write_text(old[0].read_text() + new[0].read_text())
+        await fed.has("after")
 
 
 def test_a_silent_stream_costs_no_more_than_75_seconds() -> None:

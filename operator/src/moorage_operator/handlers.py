@@ -6,13 +6,15 @@ No create/update/delete handlers, no daemons, no timers, no finalizers: each of 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import ssl
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import kopf
 
-from moorage_operator import errors
+from moorage_operator import errors, trust
 from moorage_operator.core import names
 from moorage_operator.core.kinds import CHILDREN, MODEL_DEPLOYMENT, POD, Kind, Manifest
 
@@ -64,6 +66,15 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
+class _Connection(kopf.ConnectionInfo):
+    """kopf asks for new credentials when it is told that its own are not valid, but never looks at the authority's file again."""
+
+    def as_ssl_context(self) -> ssl.SSLContext:
+        if not self.ca_path:
+            return super().as_ssl_context()
+        return trust.FollowingContext(super().as_ssl_context, os.fsdecode(self.ca_path))
+
+
 async def watch(
     feed: Feed, *, settings: kopf.OperatorSettings, namespaces: Collection[str] = (), started: Callable[[], None]
 ) -> None:
@@ -102,7 +113,8 @@ def _make_registry(feed: Feed) -> kopf.OperatorRegistry:
 
     @kopf.on.login(registry=registry)
     def login(**arguments: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+        found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+        return _Connection(**vars(found)) if found else None
 
     return registry
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 from kubernetes.aio.config import ConfigException
 
-from moorage_operator import errors
+from moorage_operator import errors, trust
 from moorage_operator.adapters.cluster import configuration
 from moorage_operator.core.kinds import Kind
 
@@ -61,7 +62,7 @@ class Transport:
     ) -> None:
         self._access = access
         self._observe = observe
-        self._rest = RESTClientObject(access.configuration)
+        self._rest = _client(access.configuration)
         # `connect` also bounds the wait for a free connection: a write may not linger between its fence and the wire.
         self._timeout = aiohttp.ClientTimeout(
             total=timeout_seconds, connect=connect_seconds, sock_connect=connect_seconds
@@ -153,6 +154,14 @@ class _Status(msgspec.Struct):
 
     message: str = ""
     details: _Details | None = None
+
+
+def _client(settings: Configuration) -> RESTClientObject:
+    client = RESTClientObject(settings)
+    files = [file for file in (settings.ssl_ca_cert, settings.cert_file, settings.key_file) if file]
+    if files:
+        client.ssl_context = trust.FollowingContext(lambda: RESTClientObject(settings).ssl_context, *files)
+    return client
 
 
 def _error(call: Call, response: RESTResponse, data: bytes) -> errors.ClusterError:
