@@ -67,6 +67,7 @@ class FakeCluster:
     async def list(
         self, kind: Kind, *, namespace: str = "", labels: Mapping[str, str] | None = None
     ) -> AsyncIterator[Manifest]:
+        self.watches.check()
         with self._lock:
             found = [
                 fake_ssa.copied(manifest)

@@ -23,6 +23,7 @@ from moorage_operator.adapters.runtimes import HttpRuntimes
 from moorage_operator.controller import Controller
 from moorage_operator.core import schema
 from moorage_operator.core.kinds import CRD, LEASE, Ref
+from moorage_operator.sight import Sight
 
 log = logging.getLogger("moorage_operator")
 
@@ -62,7 +63,8 @@ async def _run(chosen: settings.Settings) -> None:
             settings=chosen,
             metrics=metrics,
         )
-        state = _State(controller)
+        sight = Sight(connected, namespaces=chosen.namespaces, restored=controller.wake_all)
+        state = _State(controller, sight)
         runner = await telemetry.serve(chosen.port, metrics, healthy=controller.problem, ready=state.not_ready)
         stack.push_async_callback(runner.cleanup)
         tasks = [
@@ -83,12 +85,13 @@ async def _run(chosen: settings.Settings) -> None:
 class _State:
     """Whether this process can do its work, for the readiness probe."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, sight: Sight) -> None:
+        self.sight = sight
         self._controller = controller
         self.obstacle = "starting"
 
     def not_ready(self) -> str:
-        return self.obstacle or self._controller.problem()
+        return self.obstacle or self.sight.problem or self._controller.problem()
 
 
 async def _work(
@@ -103,6 +106,7 @@ async def _work(
     await _wait_for_crd(connected, state)
     state.obstacle = ""
     async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(state.sight.run(), name="sight")
         tasks.create_task(_watch(controller, chosen, stop), name="watches")
         tasks.create_task(_lead(controller, vote), name="leading")
 

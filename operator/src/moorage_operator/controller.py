@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 STUCK_SECONDS = 120
 """Keys that wait, of which none has been taken for so long, mean that the workers do not work."""
 
+FIRST_RESYNC_SECONDS = 5.0
+"""Between two attempts."""
+
+WAKE_SECONDS = 5.0
+
 RESYNC_SPREAD = 0.1
 """Of the time between two resyncs: a thousand keys at once would hold up the one that somebody has just changed."""
 
@@ -99,7 +104,7 @@ class Controller:
 
     async def lead(self) -> None:
         """Work until cancelled. A standby does not call this; its index stays warm all the same."""
-        await self._resync()
+        await self._first_resync()
         for key in self._all_keys():
             self.queue.add(key)
         self._leading = True
@@ -113,6 +118,11 @@ class Controller:
             tasks.create_task(
                 self.queue.run(self._settings.workers, self._reconcile, failed=self._failed), name="workers"
             )
+
+    def wake_all(self) -> None:
+        """Rather soon, after a time without the API server: the delay of one that kept failing may be two minutes by now."""
+        for key in self._all_keys():
+            self.queue.add_after(key, random.uniform(0, WAKE_SECONDS))  # noqa: S311 - no secret
 
     def problem(self) -> str:
         """What a liveness probe should know, as a sentence; empty when the workers work."""
@@ -167,6 +177,15 @@ class Controller:
         else:
             log.error("%s: a bug in the operator; trying again", key, exc_info=error)
         return error.retry_after if isinstance(error, errors.Throttled) else 0.0
+
+    async def _first_resync(self) -> None:
+        """A new process would be told the same: it waits here until everything can be listed."""
+        while True:
+            try:
+                return await self._resync()
+            except errors.ClusterError as error:
+                log.warning("nothing is done until everything has been listed: %s", error)
+                await asyncio.sleep(FIRST_RESYNC_SECONDS)
 
     async def _keep_in_sync(self) -> None:
         while True:
