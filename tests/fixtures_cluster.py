@@ -22,7 +22,7 @@ MODEL_DEPLOYMENT = "modeldeployments.moorage.dev"
 FOR_TESTS = "moorage.dev/for-tests"
 """Label of what tests make outside of namespaces, and what would be in everybody's way."""
 LEFTOVERS = ("moorage-e2e-", "moorage-test-")
-"""What the names begin with of all namespaces that tests make."""
+"""What the names begin with of all namespaces that tests make, and of what they make beside them."""
 START_CLUSTER = """set -eu
 hack/cluster --name test up --audit --gpus 4 >&2
 eval "$(hack/cluster --name test env)"
@@ -109,7 +109,7 @@ def _remove_leftovers(api: Api) -> None:
         if release["namespace"].startswith(LEFTOVERS):
             api.run("helm", "uninstall", "moorage", "--namespace", release["namespace"], "--wait", seconds=200)
             api.kubectl("delete", "crd", MODEL_DEPLOYMENT, "--ignore-not-found", seconds=120)
-    for kind in ("namespace", "persistentvolume"):
+    for kind in ("validatingwebhookconfiguration", "namespace", "persistentvolume"):
         names = [
             name for name in api.kubectl("get", kind, "-o", "name").split() if name.split("/")[1].startswith(LEFTOVERS)
         ]
