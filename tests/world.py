@@ -366,6 +366,17 @@ class World:
 
         self.cluster.edit(ref, change)
 
+    def relabel(self, ref: Ref, label: str, value: str | None) -> None:
+        """A watch tells of nothing that is not managed by us: to it such an object is gone."""
+
+        def change(manifest: Manifest) -> None:
+            labels = {name: other for name, other in manifest["metadata"]["labels"].items() if name != label}
+            manifest["metadata"]["labels"] = labels if value is None else labels | {label: value}
+
+        now = self.cluster.edit(ref, change)
+        if not names.MANAGED.items() <= now["metadata"]["labels"].items():
+            self.index.remove(ref.kind, now)
+
     def command(self, text: str) -> None:
         """As `kubectl annotate --overwrite` does."""
         annotations = {names.COMMAND: text}

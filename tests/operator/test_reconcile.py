@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 import world
@@ -213,6 +215,39 @@ async def test_a_key_that_somebody_adds_to_the_selector_of_the_address_is_remove
     served.cluster.edit(served.ref(SERVICE), lambda manifest: manifest["spec"]["selector"].update(app="nobody"))
     await served.settle()
     assert served.all(SERVICE)[0]["spec"]["selector"] == wanted
+
+
+@pytest.mark.parametrize("value", ["somebody", None])
+@pytest.mark.parametrize("label", [names.MANAGED_BY, names.DEPLOYMENT, names.REVISION, names.APP_COMPONENT])
+async def test_a_label_by_which_children_are_found_is_put_back(served: World, label: str, value: str | None) -> None:
+    served.apply(replicas=2)
+    await served.settle()
+    for kind in CHILDREN:
+        for item in served.all(kind):
+            before = item["metadata"]["labels"]
+            if label in before:
+                served.relabel(served.ref(kind, item["metadata"]["name"]), label, value)
+                with contextlib.suppress(errors.Conflict):  # and the queue tries again
+                    await served.reconcile()
+                await served.settle()
+                (after,) = (
+                    other for other in served.all(kind) if other["metadata"]["name"] == item["metadata"]["name"]
+                )
+                assert (after["metadata"]["uid"], after["metadata"]["labels"]) == (item["metadata"]["uid"], before)
+
+
+async def test_what_has_neither_owner_nor_labels_any_more_is_nobodys(served: World) -> None:
+    served.apply()
+    await served.settle()
+
+    def disown(manifest: Manifest) -> None:
+        manifest["metadata"].pop("ownerReferences")
+        manifest["metadata"]["labels"] = {}
+
+    served.cluster.edit(served.ref(SERVICE), disown)
+    served.resync()
+    await served.settle()
+    assert served.condition("TrafficProgrammed") == ("False", "NameConflict")
 
 
 async def test_what_others_add_to_the_pod_template_is_removed_and_other_fields_of_theirs_stay(served: World) -> None:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterable, Iterable, Iterator
 from typing import Any
 
-from moorage_operator.core import compare, leftovers, names
+from moorage_operator.core import compare, leftovers, names, revisions
 from moorage_operator.core.kinds import DEPLOYMENT, MODEL_DEPLOYMENT, POD, Kind, Manifest, Ref
 from moorage_operator.core.names import Key, RouterKey
 
@@ -116,10 +116,14 @@ class Index:
 
 
 def key_of(kind: Kind, manifest: Manifest) -> AnyKey | None:
-    """The ModelDeployment that an object is, or the one or the router that it is labelled to belong to."""
+    """The ModelDeployment that an object is, that controls it, or the one or the router that it is labelled to belong to."""
     metadata = manifest["metadata"]
     if kind is MODEL_DEPLOYMENT:
         return Key(metadata["namespace"], metadata["name"])
+    owner = revisions.controller_of(manifest)
+    if owner.get("kind") == MODEL_DEPLOYMENT.name:
+        # Whatever somebody has made of its labels: else it would be lost, and nobody would put them back.
+        return Key(metadata["namespace"], owner["name"])
     labels = metadata.get("labels") or {}
     if labels.get(names.MANAGED_BY) != names.OPERATOR:
         return None

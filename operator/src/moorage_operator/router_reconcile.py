@@ -41,7 +41,7 @@ class RouterReconciler:
         self._on_turn = ""
         """The namespace whose router is being told to have new pods."""
         self._unwatched: dict[Ref, Manifest] = {}
-        """ServiceAccount and RoleBinding, as last seen: no watch shows them, and a resync forgets them."""
+        """ServiceAccount, RoleBinding, and what has lost its labels, as last seen: no watch shows them, and a resync forgets them."""
 
     def forget(self) -> None:
         """Look again at what no watch shows."""
@@ -99,8 +99,7 @@ class RouterReconciler:
         for ref in unwatched(key.namespace, self._settings):
             if ref not in self._unwatched and (live := await self._cluster.get(ref)):
                 self._unwatched[ref] = live
-            if ref in self._unwatched:
-                children[ref] = self._unwatched[ref]
+        children |= {ref: live for ref, live in self._unwatched.items() if ref.namespace == key.namespace}
         owner = revisions.Owner(key.namespace, routing.NAME, "")
         return Observed(owner=owner, generation=0, children=children)
 
@@ -161,6 +160,7 @@ class RouterReconciler:
             case Delete(ref, uid, resource_version):
                 await self._cluster.delete(ref, uid=uid, resource_version=resource_version)
                 self._index.remove(ref.kind, {"metadata": {"name": ref.name, "namespace": ref.namespace, "uid": uid}})
+                self._unwatched.pop(ref, None)
             case _:
                 # What somebody added to the router's pods, by `kubectl rollout restart` for example, stays.
                 return
@@ -172,19 +172,20 @@ class RouterReconciler:
         if live is None:
             self._unwatched.pop(ref, None)
             return
-        labels = live["metadata"].get("labels") or {}
-        if labels.get(names.MANAGED_BY) != names.OPERATOR:
+        labels, annotations = (live["metadata"].get(item) or {} for item in ("labels", "annotations"))
+        if labels.get(names.MANAGED_BY) != names.OPERATOR and names.APPLIED_HASH not in annotations:
             raise errors.Invalid(
                 f"the {ref} exists and was not made by Moorage: remove it, or use router replicas here"
             )
         self._remember(live)
 
     def _remember(self, live: Manifest) -> None:
+        """Of what somebody has taken a label from, no watch tells us any more."""
         ref = ref_of(live)
-        if ref in unwatched(ref.namespace, self._settings):
+        self._unwatched.pop(ref, None)
+        is_watched = ref not in unwatched(ref.namespace, self._settings)
+        if not is_watched or self._index.put(ref.kind, live) != RouterKey(ref.namespace):
             self._unwatched[ref] = live
-        else:
-            self._index.put(ref.kind, live)
 
 
 def _asks_for_router(manifest: Manifest) -> bool:

@@ -177,8 +177,9 @@ class Plan:
         }
         for kind in reversed(CHILDREN):
             for ref, child in self.observed.children.items():
-                revision = child["metadata"]["labels"].get(names.REVISION)
-                if ref.kind is kind and revision and revision not in kept:
+                # By its name, too: a label may be somebody's mistake, and is put back.
+                revision = (child["metadata"].get("labels") or {}).get(names.REVISION)
+                if ref.kind is kind and revision and not {revision, ref.name} & kept:
                     yield writes.deletion(child)
 
     def _retired(self) -> list[Revision]:

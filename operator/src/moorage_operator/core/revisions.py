@@ -29,16 +29,18 @@ class Owner:
     def does_not_own(self, child: Manifest) -> str:
         """Why an object that has a child's name is not ours, in words that follow "it exists and …"; empty if it is.
 
-        Without any controller it is ours only if we applied it: its owner reference was removed by hand, or by
-        `kubectl delete --cascade=orphan`.
+        Without any controller it is ours only if we applied it and it is labelled so: its owner reference was removed by hand, or
+        by `kubectl delete --cascade=orphan`.
         """
-        controllers = [item for item in child["metadata"].get("ownerReferences", []) if item.get("controller")]
-        if not controllers:
-            applied = names.APPLIED_HASH in (child["metadata"].get("annotations") or {})
-            return "" if applied else "was not made by Moorage"
-        if controllers[0]["uid"] == self.uid:
+        metadata, controller = child["metadata"], controller_of(child)
+        if not controller:
+            labels = metadata.get("labels") or {}
+            applied = names.APPLIED_HASH in (metadata.get("annotations") or {})
+            is_ours = applied and labels.get(names.DEPLOYMENT) == self.name and names.MANAGED.items() <= labels.items()
+            return "" if is_ours else "was not made by Moorage"
+        if controller["uid"] == self.uid:
             return ""
-        return f"belongs to {controllers[0]['kind']} {controllers[0]['name']} (uid {controllers[0]['uid']})"
+        return f"belongs to {controller['kind']} {controller['name']} (uid {controller['uid']})"
 
     def reference(self) -> Manifest:
         return {
@@ -49,6 +51,12 @@ class Owner:
             "controller": True,
             "blockOwnerDeletion": True,
         }
+
+
+def controller_of(manifest: Manifest) -> Manifest:
+    """The owner reference of what controls an object; empty if nothing does."""
+    references = manifest["metadata"].get("ownerReferences") or []
+    return next((item for item in references if item.get("controller")), {})
 
 
 @dataclass(frozen=True)
