@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import picture
 import world
 from moorage_operator import errors
-from moorage_operator.core import http_route, names, routing
+from moorage_operator.core import contests, http_route, names, routing
 from moorage_operator.core.kinds import (
     AUTOSCALER,
     CONFIG_MAP,
@@ -310,6 +310,9 @@ class History(RuleBasedStateMachine):
         self._settle()
         self.world.now += timedelta(seconds=later)
         self._settle()
+        while self.world.fights():
+            self.world.now += contests.PAUSE
+            self._settle()
         self.world.cluster.writes.clear()
         self.world.restart()
         self._pass()

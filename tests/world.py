@@ -45,6 +45,7 @@ from moorage_operator.handlers import WATCHED
 from moorage_operator.index import Index
 from moorage_operator.meter import Meter
 from moorage_operator.reconcile import Reconciler
+from moorage_operator.retakes import Retakes
 from moorage_operator.router_reconcile import RouterReconciler
 from moorage_operator.routers import Routers
 
@@ -295,6 +296,7 @@ class World:
             clock=lambda: self.now,
         )
         self.tellers = FakeTellers(self)
+        self.retakes = Retakes(self.cluster)
         self.reconciler = Reconciler(
             cluster=self.cluster,
             index=self.index,
@@ -302,6 +304,7 @@ class World:
             routers=self.routers,
             meter=self.meter,
             errands=self.tellers,
+            retakes=self.retakes,
             platform=self.platform,
             clock=lambda: self.now,
         )
@@ -309,7 +312,9 @@ class World:
             cluster=self.cluster,
             index=self.index,
             settings=RouterSettings("moorage/operator:1", cluster_role="moorage-router"),
+            retakes=self.retakes,
             wake=lambda key: None,
+            clock=lambda: self.now,
         )
 
     def seconds(self) -> float:
@@ -544,6 +549,11 @@ class World:
 
     def events(self) -> list[str]:
         return [event["reason"] for event in self.all(EVENT)]
+
+    def fights(self) -> bool:
+        """Is there a child that the operator does not put back at once any more?"""
+        found = self.retakes.contests(KEY, self.now) | self.retakes.contests(ROUTER, self.now)
+        return any(contest.is_on for contest in found.values())
 
     def autoscaler(self, version: str) -> dict[str, Any]:
         spec: dict[str, Any] = next(

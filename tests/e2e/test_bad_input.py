@@ -315,6 +315,7 @@ ROWS = {
 
 SHOWN_ELSEWHERE = {
     Reason.NAME_CONFLICT: "test_drift",
+    Reason.FIELD_CONFLICT: "test_drift_variants",
     Reason.SUSPENDED: "test_following",
     Reason.DIGEST_MISMATCH: "below",
     Reason.MODEL_VERSION_NOT_FOUND: "below",

@@ -14,6 +14,7 @@ from moorage_operator.core.kinds import BY_NAME, DEPLOYMENT, MODEL_DEPLOYMENT, M
 from moorage_operator.core.names import RouterKey
 from moorage_operator.core.platform import RouterSettings
 from moorage_operator.index import Index
+from moorage_operator.retakes import Retakes
 from moorage_operator.router_reconcile import ROLL_AGAIN_SECONDS, RouterReconciler
 
 NAMESPACES = [f"team-{number}" for number in range(8)]
@@ -48,7 +49,11 @@ class Teams:
 
     def operator(self, settings: RouterSettings) -> None:
         self.reconciler = RouterReconciler(
-            cluster=self.cluster, index=self.index, settings=settings, wake=lambda key: None
+            cluster=self.cluster,
+            index=self.index,
+            settings=settings,
+            retakes=Retakes(self.cluster),
+            wake=lambda key: None,
         )
 
     async def all_at_once(self) -> list[float | None]:

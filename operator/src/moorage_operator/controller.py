@@ -20,6 +20,7 @@ from moorage_operator.index import AnyKey, Index
 from moorage_operator.meter import Meter
 from moorage_operator.pollers import Pollers
 from moorage_operator.reconcile import Reconciler
+from moorage_operator.retakes import Retakes
 from moorage_operator.router_reconcile import RouterReconciler
 from moorage_operator.routers import Routers
 from moorage_operator.settings import Settings
@@ -75,6 +76,7 @@ class Controller:
         )
         self._http_routes = HttpRoutes(cluster, index=self.index, namespaces=settings.namespaces, wake=self.queue.add)
         self._tellers = Tellers(registries, wake=self.queue.add)
+        retakes = Retakes(cluster)
         self._reconciler = Reconciler(
             cluster=cluster,
             index=self.index,
@@ -82,10 +84,15 @@ class Controller:
             routers=self._routers,
             meter=self._meter,
             errands=self._tellers,
+            retakes=retakes,
             platform=settings.platform(),
         )
         self._router_reconciler = RouterReconciler(
-            cluster=cluster, index=self.index, settings=settings.router_settings(), wake=self.queue.add
+            cluster=cluster,
+            index=self.index,
+            settings=settings.router_settings(),
+            retakes=retakes,
+            wake=self.queue.add,
         )
         metrics.queue_depth.set_function(lambda: self.queue.depth)
         metrics.queue_oldest.set_function(lambda: self.queue.oldest_seconds)

@@ -22,17 +22,19 @@ from moorage_operator.core.actions import (
     Decision,
     Delete,
     HandOverReplicas,
+    Leave,
     RestoreTemplate,
     in_words,
 )
 from moorage_operator.core.kinds import CHILDREN, HTTP_ROUTE, MODEL_DEPLOYMENT, POD, Manifest, Ref, ref_of
-from moorage_operator.core.names import Key
+from moorage_operator.core.names import Key, RouterKey
 from moorage_operator.core.observed import Answer, Observed
 from moorage_operator.core.platform import Platform
 from moorage_operator.core.reasons import Reason
 from moorage_operator.core.registry import ModelRef
 from moorage_operator.core.spec import Spec
 from moorage_operator.index import Index
+from moorage_operator.retakes import Retakes
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class Reconciler:
         routers: companions.Routers,
         meter: companions.Meter,
         errands: companions.Errands,
+        retakes: Retakes,
         platform: Platform,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -90,6 +93,7 @@ class Reconciler:
         self._routers = routers
         self._meter = meter
         self._errands = errands
+        self._retakes = retakes
         self._platform = platform
         self._clock = clock
 
@@ -101,6 +105,7 @@ class Reconciler:
             self._routers.awaited(key, by=False)
             self._meter.measure(key, None, heeded=None)
             self._errands.want(key, ())
+            self._retakes.forget(key)
             return None
         if not self._routers.has_asked(key.namespace):
             # What was said of the routers stands until they have been asked: a process that has just begun knows nothing of them.
@@ -127,7 +132,7 @@ class Reconciler:
     async def _pass(self, key: Key, now: datetime, looked: Looked) -> float | None:
         wanted, observed, decision = await self._settle(key, now, looked)
         try:
-            await self._apply(observed, decision, looked)
+            await self._apply(observed, decision, looked, now)
         except Refused as refusal:
             observed = replace(observed, refused={refusal.ref: str(refusal.cause)})
             await self._tell(observed, decide.decide(wanted, observed, self._platform, now))
@@ -145,7 +150,11 @@ class Reconciler:
                 break
             wanted = spec.parse(manifest)
             answer = self._answers.answer(wanted.model.registry.name, wanted.model.ref)
-            observed = replace(self._observe(key, manifest, answer, looked.held), answers=self._answers_of_arms(wanted))
+            observed = replace(
+                self._observe(key, manifest, answer, looked.held),
+                answers=self._answers_of_arms(wanted),
+                contests=self._retakes.contests(key, now) | self._retakes.contests(RouterKey(key.namespace), now),
+            )
             decision = decide.decide(wanted, observed, self._platform, now)
             unseen = {item.ref for item in decision.actions if isinstance(item, Apply) and not item.uid} - looked.free
             if decide.is_momentous(observed, decision) and not looked.at_all:
@@ -153,7 +162,7 @@ class Reconciler:
                 looked.at_all = True
             elif unseen and (looked.doubts_names or _has_name_conflict(observed)):
                 await self._look_at(unseen, observed.owner, looked)
-            else:
+            elif not await self._retakes.look(key, decision.actions, now):
                 return wanted, observed, decision
         raise errors.Conflict(f"{key} changes faster than it can be read")
 
@@ -218,14 +227,16 @@ class Reconciler:
         elif known:
             self._index.remove(HTTP_ROUTE, known)
 
-    async def _apply(self, observed: Observed, decision: Decision, looked: Looked) -> None:
+    async def _apply(self, observed: Observed, decision: Decision, looked: Looked, now: datetime) -> None:
         """The only code that changes children. An error leaves the rest to the next pass."""
+        key = Key(observed.owner.namespace, observed.owner.name)
         for action in decision.actions:
             ref = action.deployment if isinstance(action, HandOverReplicas | RestoreTemplate) else action.ref
             try:
                 await self._carry_out(action, looked)
             except (errors.Invalid, errors.Forbidden) as error:
                 raise Refused(ref, error) from error
+            self._retakes.done(key, action, now)
             log.info("%s: %s", observed.owner, in_words(action))
 
     async def _carry_out(self, action: Action, looked: Looked) -> None:
@@ -243,10 +254,13 @@ class Reconciler:
                     "spec": {"replicas": replicas},
                 }
                 stored = await self._cluster.apply(partial, manager=names.REPLICAS_MANAGER)
-            case RestoreTemplate(ref, seen, template):
+            case RestoreTemplate(seen, desired):
                 # Not the resourceVersion: the replicas of the same Deployment may have been handed over just before.
                 test = {"op": "test", "path": "/spec/template", "value": seen}
-                stored = await self._cluster.patch(ref, [test, test | {"op": "replace", "value": template}])
+                replacement = test | {"op": "replace", "value": desired["spec"]["template"]}
+                stored = await self._cluster.patch(action.deployment, [test, replacement])
+            case Leave():
+                return
             case Delete(ref, uid, resource_version):
                 await self._cluster.delete(ref, uid=uid, resource_version=resource_version)
                 self._index.remove(ref.kind, {"metadata": {"name": ref.name, "namespace": ref.namespace, "uid": uid}})

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from moorage_operator import errors, ports, router_rows
 from moorage_operator.core import checks, names, revisions, routing, spec
@@ -20,6 +22,7 @@ from moorage_operator.core.observed import Observed
 from moorage_operator.core.platform import RouterSettings
 from moorage_operator.core.router_plan import RouterPlan, unwatched
 from moorage_operator.index import Index
+from moorage_operator.retakes import Retakes
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +34,21 @@ class RouterReconciler:
     """`wake` is called with each ModelDeployment that has got a port."""
 
     def __init__(
-        self, *, cluster: ports.Cluster, index: Index, settings: RouterSettings, wake: Callable[[Key], None]
+        self,
+        *,
+        cluster: ports.Cluster,
+        index: Index,
+        settings: RouterSettings,
+        retakes: Retakes,
+        wake: Callable[[Key], None],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster = cluster
         self._index = index
         self._settings = settings
+        self._retakes = retakes
         self._wake = wake
+        self._clock = clock
         self._rows: dict[Key, tuple[str, int, Manifest | None]] = {}
         self._on_turn = ""
         """The namespace whose router is being told to have new pods."""
@@ -51,6 +63,7 @@ class RouterReconciler:
         """One pass. Returns in how many seconds another one is wanted, or None."""
         wanted = self._wanted(key.namespace)
         if not wanted and not self._is_left_over(key):
+            self._retakes.forget(key)
             return None
         try:
             return await self._pass(key, wanted)
@@ -63,7 +76,8 @@ class RouterReconciler:
         return key.namespace in self._index.router_namespaces and bool(self._index.in_namespace(key.namespace))
 
     async def _pass(self, key: RouterKey, wanted: dict[str, Manifest]) -> float | None:
-        observed = await self._observe(key)
+        now = self._clock()
+        observed = replace(await self._observe(key), contests=self._retakes.contests(key, now))
         config_map = observed.children.get(Ref(CONFIG_MAP, key.namespace, routing.NAME))
         before = routing.read_ports(config_map, self._addresses(key.namespace))
         after = routing.allocated(before, wanted)
@@ -71,11 +85,19 @@ class RouterReconciler:
         owners = [_owner(wanted[name]) for name in sorted(wanted)]
         plan = RouterPlan(key.namespace, owners, self._settings, observed)
         with self._turn(key.namespace, wanted=plan.rolls()) as may_roll:
-            for action in plan.actions(data, may_roll=may_roll):
+            actions = tuple(plan.actions(data, may_roll=may_roll))
+            for action in actions:
                 await self._carry_out(action, key)
-        for name in after.of.keys() - (before.of.keys() if config_map else set()):
+                self._retakes.done(key, action, now)
+        new = after.of.keys() - (before.of.keys() if config_map else set())
+        for name in wanted if await self._retakes.look(key, actions, now) else new:
             self._wake(Key(key.namespace, name))
-        return None if may_roll else ROLL_AGAIN_SECONDS
+        return self._again_in(key, now) if may_roll else ROLL_AGAIN_SECONDS
+
+    def _again_in(self, key: RouterKey, now: datetime) -> float | None:
+        """When something that is fought over may be put back."""
+        moments = [moment for contest in self._retakes.contests(key, now).values() for moment in contest.moments]
+        return min(((moment - now).total_seconds() for moment in moments if moment > now), default=None)
 
     def _wanted(self, namespace: str) -> dict[str, Manifest]:
         """ModelDeployments that are to be behind the router, or still are."""

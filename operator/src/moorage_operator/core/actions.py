@@ -33,11 +33,25 @@ class HandOverReplicas:
 
 @dataclass(frozen=True)
 class RestoreTemplate:
-    """Replace a Deployment's pod template `seen` by another, so that fields which others added to it are gone."""
+    """Replace a Deployment's pod template `seen` by that of `desired`, so that fields which others added to it are gone."""
 
-    deployment: Ref
     seen: Manifest
-    template: Manifest
+    desired: Manifest
+
+    @property
+    def deployment(self) -> Ref:
+        return ref_of(self.desired)
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Write nothing: somebody fights over the object, and it is left as others have it for now (`contests`)."""
+
+    desired: Manifest
+
+    @property
+    def ref(self) -> Ref:
+        return ref_of(self.desired)
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ class Delete:
     resource_version: str
 
 
-Action = Apply | HandOverReplicas | RestoreTemplate | Delete
+Action = Apply | HandOverReplicas | RestoreTemplate | Leave | Delete
 
 
 def in_words(action: Action) -> str:
@@ -61,6 +75,8 @@ def in_words(action: Action) -> str:
             return f"set {action.deployment.name} to {action.replicas} pods for its autoscaler"
         case RestoreTemplate():
             return f"restored the pod template of {action.deployment.name}"
+        case Leave():
+            return f"left {action.ref.kind.name} {action.ref.name} as others have it"
         case Delete():
             return f"deleted {action.ref.kind.name} {action.ref.name}"
 

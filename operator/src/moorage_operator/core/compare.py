@@ -33,7 +33,12 @@ def with_hash(desired: Manifest) -> Manifest:
 
 def was_applied(desired: Manifest, live: Manifest) -> bool:
     """Is this very intent what was applied last? Then a difference is somebody else's doing."""
-    return _applied_hash(desired) == _applied_hash(live)
+    return applied_hash(desired) == applied_hash(live)
+
+
+def applied_hash(manifest: Manifest) -> str:
+    """Of the intent that was applied last; empty, if none was."""
+    return str(manifest["metadata"].get("annotations", {}).get(names.APPLIED_HASH, ""))
 
 
 def holds(desired: Any, live: Any, *, key: str = "", quantity: bool = False) -> bool:
@@ -117,11 +122,6 @@ def _leaves(fields: dict[str, Any], path: str = "") -> Iterator[str]:
             yield from _leaves(inner, here)
         else:
             yield here
-
-
-def _applied_hash(manifest: Manifest) -> str | None:
-    value = manifest["metadata"].get("annotations", {}).get(names.APPLIED_HASH)
-    return str(value) if value is not None else None
 
 
 def describe_difference(desired: Manifest, live: Manifest) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from moorage_operator.core import (
     checks,
+    conflicts,
     header_routes,
     judging,
     names,
@@ -24,12 +25,12 @@ from moorage_operator.core.waiting import WaitsFor
 
 def all_of(facts: Facts) -> list[Condition]:
     """Every condition, in the order in which a person reads them."""
-    resolved, running = model_resolved(facts), runtime_available(facts)
+    resolved, running = model_resolved(facts), conflicts.marked(runtime_available(facts), facts)
     programmed, available = traffic_programmed(facts), is_available(facts)
     ready = is_ready(facts, resolved, running, programmed, available)
     found = [ready, available, resolved, running, programmed]
     if facts.spec.autoscaling:
-        found.append(scaling.scaling_active(facts))
+        found.append(conflicts.marked(scaling.scaling_active(facts), facts))
     stalled = is_stalled(facts, ready, running)
     if stalled:
         found.append(stalled)
@@ -73,6 +74,10 @@ def runtime_available(facts: Facts) -> Condition:
 
 
 def traffic_programmed(facts: Facts) -> Condition:
+    return conflicts.marked(_traffic_programmed(facts), facts)
+
+
+def _traffic_programmed(facts: Facts) -> Condition:
     owner = facts.observed.owner
     held = facts.observed.taken.get(facts.observed.ref(SERVICE, owner.name))
     if held:

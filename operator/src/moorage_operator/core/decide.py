@@ -190,6 +190,7 @@ def _look_again_at(progress: Progress, world: World) -> datetime | None:
     after, obstacle = progress.state, progress.obstacle
     moments = [role.scale_down_at for role in after.leaving] + [*map(leftovers.lost_at, world.observed.pods)]
     moments.append(publishing.grace_until(world.spec, world.observed))
+    moments += [moment for contest in world.observed.contests.values() for moment in contest.moments]
     if after.canary:
         moments += [judging.begins_at(after.measured, world.spec), no_capacity.due_at(after, world.spec)]
     if obstacle:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from moorage_operator.core import arm_status, checks, conditions, gate, header_routes, names, no_capacity, status, told
+from moorage_operator.core import (
+    arm_status,
+    checks,
+    conditions,
+    conflicts,
+    gate,
+    header_routes,
+    names,
+    no_capacity,
+    status,
+    told,
+)
 from moorage_operator.core.actions import Action, Apply, Event, RestoreTemplate
 from moorage_operator.core.compare import describe_difference, was_applied
 from moorage_operator.core.facts import Condition, Facts
@@ -51,6 +62,7 @@ def of_pass(before: State, facts: Facts, found: list[Condition], actions: Iterab
     yield from told.events(before, facts.state)
     yield from _of_drift(facts.observed, actions)
     yield from of_conditions
+    yield from conflicts.events(facts)
     yield from _of_resolution(facts, next(item for item in found if item.type == "ModelResolved"))
 
 
@@ -126,6 +138,8 @@ def _of_conditions(observed: Observed, found: list[Condition]) -> Iterator[Event
     for condition in found:
         was = before.get(condition.type, {})
         if condition.type in ("Reconciling", "Stalled", "Available") or condition.reason in said:
+            continue
+        if condition.reason is Reason.FIELD_CONFLICT:  # told for each child
             continue
         if condition.status != "True" and was.get("reason") != condition.reason and _worth_telling(condition.reason):
             said.add(condition.reason)

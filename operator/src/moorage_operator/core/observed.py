@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from moorage_operator.core import names, revisions
+from moorage_operator.core.contests import Contest
 from moorage_operator.core.counted import Sample
 from moorage_operator.core.kinds import CONTROLLER_REVISION, DEPLOYMENT, Kind, Manifest, Ref
 from moorage_operator.core.notices import Errand, Report
@@ -44,6 +45,8 @@ class Observed:
     children: Mapping[Ref, Manifest] = field(default_factory=dict)
     pods: tuple[Manifest, ...] = ()
     taken: Mapping[Ref, str] = field(default_factory=dict)
+    contests: Mapping[Ref, Contest] = field(default_factory=dict)
+    """Children, of the router too, that had to be put back often."""
     refused: Mapping[Ref, str] = field(default_factory=dict)
     """Children that the API server refused in the last pass, with its words."""
 

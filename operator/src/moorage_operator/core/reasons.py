@@ -41,6 +41,7 @@ class Reason(StrEnum):
     POLICY_DENIED = "PolicyDenied"
     NAME_CONFLICT = "NameConflict"
     CHILD_REFUSED = "ChildRefused"
+    FIELD_CONFLICT = "FieldConflict"
     # The registry.
     REGISTRY_NOT_DECLARED = "RegistryNotDeclared"
     MODEL_NOT_FOUND = "ModelNotFound"
@@ -317,6 +318,12 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.REVISION_RETIRED: Explanation("Event: a revision's pods end.", _WAIT),
     Reason.DRIFT_REPAIRED: Explanation(
         "Event: a child was changed by somebody else and was put back.", "Change the ModelDeployment instead."
+    ),
+    Reason.FIELD_CONFLICT: Explanation(
+        "Somebody changes or deletes a child again and again. After three times in ten minutes a change is put back every two "
+        "minutes only, until that stops; what is wanted anew is written at once, and what is deleted is made again.",
+        "Let the field managers in the message leave those fields alone, or change the ModelDeployment instead. "
+        "Where it names none, somebody deletes the child, or an admission webhook changes it.",
     ),
     Reason.WEIGHT_SET: Explanation("Event: the canary, or an arm, gets another share of the requests.", _WAIT),
     Reason.ROUTES_SET: Explanation(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from moorage_operator.core import compare
-from moorage_operator.core.actions import Action, Apply, Delete, RestoreTemplate
+from moorage_operator.core.actions import Action, Apply, Delete, Leave, RestoreTemplate
 from moorage_operator.core.kinds import DEPLOYMENT, Kind, Manifest, ref_of
 from moorage_operator.core.observed import Observed
 
 
 def hold(observed: Observed, manifest: Manifest) -> Iterator[Action]:
-    """Make the live object hold this manifest. A name that somebody else has is left alone."""
+    """Make the live object hold this manifest. A name that somebody else has is left alone, and now and then what somebody fights over;
+    what is not there at all is made at once."""
     ref = ref_of(manifest)
     if ref in observed.taken:
         return
@@ -20,10 +21,16 @@ def hold(observed: Observed, manifest: Manifest) -> Iterator[Action]:
     if live is None:
         yield Apply(desired)
         return
+    contest = observed.contests.get(ref)
+    for action in _repairs(desired, live):
+        yield Leave(desired) if contest and contest.leaves(desired) else action
+
+
+def _repairs(desired: Manifest, live: Manifest) -> Iterator[Action]:
     if not compare.holds(desired, live):
         yield Apply(desired, uid=live["metadata"]["uid"])
-    elif ref.kind is DEPLOYMENT and compare.has_foreign_template_fields(live):
-        yield RestoreTemplate(ref, live["spec"]["template"], manifest["spec"]["template"])
+    elif ref_of(desired).kind is DEPLOYMENT and compare.has_foreign_template_fields(live):
+        yield RestoreTemplate(live["spec"]["template"], desired)
 
 
 def delete(observed: Observed, kind: Kind, name: str) -> Iterator[Action]:
