@@ -237,7 +237,8 @@ class Reconciler:
             except (errors.Invalid, errors.Forbidden) as error:
                 raise Refused(ref, error) from error
             self._retakes.done(key, action, now)
-            log.info("%s: %s", observed.owner, in_words(action))
+            if not isinstance(action, Leave):  # as often as somebody else writes it
+                log.info("%s: %s", observed.owner, in_words(action))
 
     async def _carry_out(self, action: Action, looked: Looked) -> None:
         match action:
