@@ -304,6 +304,17 @@ async def test_a_deleted_controller_revision_comes_back_and_restarts_no_pod(serv
     assert served.all(CONTROLLER_REVISION)
 
 
+async def test_a_digest_that_somebody_changes_is_put_back(served: World) -> None:
+    served.apply()
+    await served.settle()
+    pin = served.ref(CONFIG_MAP, served.revision("3"))
+    before = served.cluster._objects[pin]["data"]
+    served.cluster.edit(pin, lambda manifest: manifest["data"].update(digest="sha256:" + "0" * 64))
+    await served.settle()
+    assert served.cluster._objects[pin]["data"] == before
+    assert served.status["stable"]["digest"] == before["digest"]
+
+
 async def test_a_new_image_in_the_chart_touches_only_the_next_revision(served: World) -> None:
     served.apply()
     await served.settle()

@@ -29,7 +29,7 @@ class Pin:
 
 
 def pinned(observed: Observed, state: State) -> dict[str, Pin]:
-    """By revision: as pinned before (in the ConfigMap, in status), else what its pods agree to report."""
+    """By revision: as pinned before (in status, then in the ConfigMap, which more people may write), else what its pods agree to report."""
     found = {role.revision: of(observed, role) for role in state.roles}
     return {revision: pin for revision, pin in found.items() if pin.digest}
 
@@ -38,7 +38,7 @@ def of(observed: Observed, role: Role) -> Pin:
     """The digest is empty until it is known."""
     pin = (observed.child(CONFIG_MAP, role.revision) or {}).get("data", {})
     of_revision = observed.pods_of(role.revision)
-    digest = pin.get(pods.DIGEST_KEY, "") or role.digest or _only(reported_digests(of_revision)) or ""
+    digest = role.digest or pin.get(pods.DIGEST_KEY, "") or _only(reported_digests(of_revision)) or ""
     signature = signatures.decode(pin.get(pods.SIGNATURE_KEY, "")) or _only(_reported_signatures(of_revision))
     return Pin(digest, signature)
 
