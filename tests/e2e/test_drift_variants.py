@@ -109,8 +109,13 @@ def ours(child: Object) -> Object:
     spec = {name: value for name, value in child.get("spec", {}).items() if not name.startswith("clusterIP")}
     for port in spec.get("ports", []):
         port.pop("nodePort", None)
-    # A ControllerRevision is made again from its Deployment, which has defaults besides.
-    data = child.get("data") if child["kind"] == "ConfigMap" else None
+    # A ControllerRevision is made again from its Deployment, which has defaults besides; and who loses the table of ports
+    # gives none a second time that was freed a moment ago.
+    data = {
+        name: text
+        for name, text in child.get("data", {}).items()
+        if child["kind"] == "ConfigMap" and name != "ports.json"
+    }
     return {"metadata": metadata, "spec": spec, "data": data}
 
 
