@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import statistics
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -75,9 +74,7 @@ def test_drift_of_more_than_twenty_sorts_is_repaired_within_seconds(
     took = seconds_to_repair(api, place, operator, began)
     log.info("seconds to repair: %s", {str(drift): seconds for drift, seconds in took.items()})
     assert len(took) > 20
-    # Half of them, and not 99 %: a machine that does much else besides is slow now and then.
-    assert statistics.median(took.values()) <= 2, took
-    assert max(took.values()) <= PATIENCE, took
+    assert max(took.values()) <= 2, took
     place.wait_ready(MODEL)
     assert "FieldConflict" not in json.dumps(place.status(MODEL))
 
