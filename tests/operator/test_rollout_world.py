@@ -116,6 +116,21 @@ async def test_another_version_may_come_after_one_that_was_put_back(served: Worl
     assert "rejected" not in served.status
 
 
+@pytest.mark.parametrize(("is_ready", "reason"), [(True, "Paused"), (False, "RolledBack")])
+async def test_a_canary_on_nodes_that_nobody_hears_of_is_not_lost(served: World, is_ready: bool, reason: str) -> None:
+    """As the node controller calls them unready; a kubelet says of its containers, too, that they are not."""
+    served.apply(rollout={"steps": [{"setWeight": 25}, {"pause": {}}]})
+    served.move_alias("4")
+    await served.settle()
+    assert served.condition("Ready") == ("False", "Paused")
+    served.fates["4"] = world.unready(ready=is_ready, state={"running": {}})
+    served.run_controllers()
+    await served.settle()
+    del served.fates["4"]
+    await served.settle()
+    assert served.condition("Ready") == ("False", reason)
+
+
 async def test_blue_green_has_a_preview_until_it_takes_over(served: World) -> None:
     served.apply(rollout={"strategy": "blueGreen", "blueGreen": {"autoPromote": False}})
     served.move_alias("4")

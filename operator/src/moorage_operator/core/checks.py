@@ -59,6 +59,15 @@ def is_ready(pod: Manifest) -> bool:
     return condition_of(pod, "Ready").get("status") == "True" and not pod["metadata"].get("deletionTimestamp")
 
 
+def is_out_of_sight(pod: Manifest) -> bool:
+    """Its containers are ready, and it is not: its node was not heard of for a while, and says nothing about the pod.
+
+    https://kubernetes.io/docs/concepts/architecture/nodes/#node-controller
+    """
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    return bool(statuses) and all(item.get("ready") for item in statuses) and not is_ready(pod)
+
+
 def has_available(deployment: Manifest, count: int) -> bool:
     """Has its controller seen the Deployment as it is, and `count` pods that run its template and are available?"""
     status = deployment.get("status", {})

@@ -14,7 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from moorage_operator.core import arm_routing, checks, gate, http_route, judging, no_capacity, shadow, steps, traffic
+from moorage_operator.core import arm_routing, checks, gate, http_route, judging, no_capacity, shadow, steps
 from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
@@ -133,14 +133,13 @@ def _failure(state: State, obstacle: Obstacle | None, world: World) -> Problem |
     assert canary  # noqa: S101 - for the type checker
     if obstacle and obstacle.failure:
         return obstacle.failure
-    problem = checks.problem_of(
-        world.observed.child(DEPLOYMENT, canary.revision), world.observed.pods_of(canary.revision)
-    )
+    pods = world.observed.pods_of(canary.revision)
+    problem = checks.problem_of(world.observed.child(DEPLOYMENT, canary.revision), pods)
     detail = f": {problem.message}" if problem else ""
     if state.position.sends_requests and canary.replicas:
-        if not traffic.ready_pods(world.observed, canary.revision):
+        if not any(checks.is_ready(pod) or checks.is_out_of_sight(pod) for pod in pods):
             return Problem(Reason.CANARY_LOST, f"no pod of {canary.revision} is ready any more{detail}")
-        if checks.is_crash_looping(world.observed.pods_of(canary.revision)):
+        if checks.is_crash_looping(pods):
             return Problem(Reason.CANARY_CRASHES, f"pods of {canary.revision} crash again and again{detail}")
     deadline = steps.deadline_of(state, obstacle, world.spec) if obstacle else None
     if obstacle and deadline and world.now >= deadline:
