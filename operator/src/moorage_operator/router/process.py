@@ -21,12 +21,14 @@ def main(settings: Settings) -> None:
 
 
 async def run(settings: Settings) -> None:
-    """Until SIGTERM. HAProxy is not touched by our end: it goes on with what it has."""
+    """Until SIGTERM, and as long after it as HAProxy listens (`launcher`): requests still come, and have to go where they ought to
+    by then. The operator asks no pod that ends, so it waits for none. HAProxy is not touched by our end: it goes on with what it has.
+    """
     telemetry.set_up_logs(style=settings.log_format, level=settings.log_level)
     metrics = Metrics()
-    stop = asyncio.Event()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, loop.call_later, settings.drain_seconds, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         connected = await stack.enter_async_context(cluster.connect())
         agent = Agent(connected, Haproxy(settings.layout), settings, metrics, started_at=datetime.now(UTC))
