@@ -310,9 +310,11 @@ class History(RuleBasedStateMachine):
         self._settle()
         self.world.now += timedelta(seconds=later)
         self._settle()
-        while self.world.fights():
-            self.world.now += contests.PAUSE
-            self._settle()
+        for _ in range(contests.WINDOW // contests.PAUSE + 1):
+            if self.world.fights():
+                self.world.now += contests.PAUSE
+                self._settle()
+        assert not self.world.fights()
         self.world.cluster.writes.clear()
         self.world.restart()
         self._pass()

@@ -7,6 +7,8 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime
 
+import pytest
+
 import audit
 import load
 from fixtures_cluster import Api
@@ -138,6 +140,8 @@ def seconds_to_repair(
     return found
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_a_field_that_another_manager_takes_again_and_again_is_told_and_not_fought_for(
     api: Api, place: Place, operator: Installation
 ) -> None:
