@@ -38,8 +38,8 @@ class WorkQueue(Generic[K]):
     def __init__(self, *, group: Callable[[K], Hashable] = _one_group, jitter: random.Random | None = None) -> None:
         self._group = group
         self._jitter = jitter or random.Random()  # noqa: S311 -- spreads retries, guards no secret
-        self._waiting: dict[K, float] = {}  # when each was added; a dict keeps that order
-        self._available = asyncio.Semaphore(0)  # counts `_waiting`
+        self._waiting: dict[Hashable, dict[K, float]] = {}  # by group, when each was added; a dict keeps that order
+        self._available = asyncio.Semaphore(0)  # counts the keys in `_waiting`
         self._working: set[K] = set()
         self._busy: Counter[Hashable] = Counter()  # how many keys of each group are worked on
         self._dirty: set[K] = set()
@@ -53,9 +53,11 @@ class WorkQueue(Generic[K]):
             self.add_after(key, self._held[key] - _now())
         elif key in self._working:
             self._dirty.add(key)
-        elif key not in self._waiting:
-            self._waiting[key] = _now()
-            self._available.release()
+        else:
+            waiting = self._waiting.setdefault(self._group(key), {})
+            if key not in waiting:
+                waiting[key] = _now()
+                self._available.release()
 
     def add_after(self, key: K, seconds: float) -> None:
         """Add it later; of several such wishes for one key the earliest counts."""
@@ -86,10 +88,14 @@ class WorkQueue(Generic[K]):
     async def get(self) -> K:
         """The next key; `done()` must follow."""
         await self._available.acquire()
-        key = min(self._waiting, key=lambda key: self._busy[self._group(key)])
-        del self._waiting[key]
+        group = min(self._waiting, key=lambda group: (self._busy[group], self._oldest_in(group)))
+        waiting = self._waiting[group]
+        key = next(iter(waiting))
+        del waiting[key]
+        if not waiting:
+            del self._waiting[group]
         self._working.add(key)
-        self._busy[self._group(key)] += 1
+        self._busy[group] += 1
         self._taken_at = _now()
         return key
 
@@ -103,12 +109,12 @@ class WorkQueue(Generic[K]):
     @property
     def depth(self) -> int:
         """How many keys wait for a worker; one that waits for a timer does not."""
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values()))
 
     @property
     def oldest_seconds(self) -> float:
         """How long the first in line has been waiting."""
-        return _now() - next(iter(self._waiting.values())) if self._waiting else 0.0
+        return _now() - min(map(self._oldest_in, self._waiting)) if self._waiting else 0.0
 
     @property
     def stuck_seconds(self) -> float:
@@ -139,7 +145,7 @@ class WorkQueue(Generic[K]):
                     working.add_done_callback(slow.discard)
 
         # What a standby collected did not wait for workers: there were none.
-        self._waiting = dict.fromkeys(self._waiting, _now())
+        self._waiting = {group: dict.fromkeys(waiting, _now()) for group, waiting in self._waiting.items()}
         async with asyncio.TaskGroup() as group:
             for number in range(workers):
                 group.create_task(work(), name=f"worker {number}")
@@ -160,6 +166,9 @@ class WorkQueue(Generic[K]):
             self.forget(key)
         finally:
             self.done(key)
+
+    def _oldest_in(self, group: Hashable) -> float:
+        return next(iter(self._waiting[group].values()))
 
     def _ring(self, key: K) -> None:
         del self._timers[key]
