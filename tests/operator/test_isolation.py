@@ -145,7 +145,7 @@ def test_each_one_in_the_storm_is_tried_more_and_more_seldom(weather: Weather) -
     tries = played(weather)[0].tries
 
     assert len(tries) == IN_STORM
-    assert max(map(len, tries.values())) < 25
+    assert max(map(len, tries.values())) < 40, "a pass that is in conflict looks, and tries again by itself"
     after_a_minute = [len([moment for moment in moments if moment > BEGIN + 60]) for moments in tries.values()]
     assert statistics.mean(after_a_minute) <= 8
 
