@@ -198,3 +198,30 @@ def test_a_silent_stream_costs_no_more_than_75_seconds() -> None:
     found: Any = handlers.make_settings().watching
 
     assert 60 < found.inactivity_timeout + found.reconnect_backoff <= 75
+
+
+@pytest.mark.parametrize(
+    ("host", "server"), [("10.0.0.1", "https://10.0.0.1:443"), ("fd00::1", "https://[fd00::1]:443")]
+)
+def test_a_pod_needs_no_dns_to_watch(host: str, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = kopf.ConnectionInfo(server="https://kubernetes.default.svc", token="a-token")
+    monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: account)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+
+    found = handlers._log_in()
+
+    assert found
+    assert (found.server, found.token) == (server, "a-token")
+
+
+def test_a_kubeconfig_that_is_named_is_used_in_a_pod_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by the client of adapters.cluster: to watch one API server and to write to another would be a disaster."""
+    monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: pytest.fail("not asked for"))
+    monkeypatch.setenv("KUBECONFIG", str(log_in(ApiServer(), tmp_path)))
+
+    found = handlers._log_in(settings=kopf.OperatorSettings())
+
+    assert found
+    assert found.server == "http://127.0.0.1:0"

@@ -6,6 +6,7 @@ No create/update/delete handlers, no daemons, no timers, no finalizers: each of 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import random
 import ssl
@@ -111,12 +112,19 @@ def _make_registry(feed: Feed) -> kopf.OperatorRegistry:
     for kind in WATCHED:
         _watch(registry, kind, feed)
 
-    @kopf.on.login(registry=registry)
-    def login(**arguments: Any) -> kopf.ConnectionInfo | None:
-        found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
-        return _Connection(**vars(found)) if found else None
-
+    kopf.on.login(registry=registry)(_log_in)
     return registry
+
+
+def _log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
+    """To the same API server as adapters.cluster: in a pod by its address, as DNS may be what is broken."""
+    found = None if os.environ.get("KUBECONFIG") else kopf.login_with_service_account(**arguments)
+    if found:
+        host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+        found = dataclasses.replace(found, server=f"https://{f'[{host}]' if ':' in host else host}:{port}")
+    else:
+        found = kopf.login_with_kubeconfig(**arguments)
+    return _Connection(**vars(found)) if found else None
 
 
 def make_settings() -> kopf.OperatorSettings:
