@@ -129,6 +129,10 @@ class FakeAgents:
         """Pods whose agents take nothing up; "*" is all of them."""
         self.silent: set[str] = set()
         """Pods whose agents do not answer."""
+        self.busy: set[str] = set()
+        """Pods whose agents are telling their HAProxy something: they answer without models."""
+        self.started_at: dict[str, str] = {}
+        """Pods whose agents have been started anew, beside an HAProxy that lived on."""
         self.queries: dict[str, float] = {}
         """What Prometheus says."""
         self.traffic = FakeTraffic()
@@ -138,6 +142,9 @@ class FakeAgents:
         if address in self.silent or "*" in self.silent:
             raise errors.AgentUnreachable("does not answer")
         state = self.states.get(address, AgentState())
+        state = msgspec.structs.replace(state, started_at=self.started_at.get(address, ""))
+        if {"*", address} & self.busy:
+            return msgspec.structs.replace(state, models={})
         if address != min(self.states, default=""):
             return state
         stored = msgspec.to_builtins(state)

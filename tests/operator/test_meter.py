@@ -66,12 +66,12 @@ def reading(count: float, life: str = "first") -> Reading:
     [
         ({"a": reading(10)}, {"a": reading(15)}, 5),
         ({"a": reading(10), "b": reading(1)}, {"a": reading(15), "b": reading(3)}, 7),
-        ({"a": reading(10)}, {"a": reading(4, "second")}, 4),
+        ({"a": reading(10)}, {"a": reading(4_000_000, "second")}, 0),
         ({"a": reading(10)}, {"a": reading(15), "new": reading(99)}, 5),
         ({"a": reading(10), "gone": reading(5)}, {"a": reading(15)}, 5),
         ({"a": reading(10)}, {"a": reading(4)}, 0),
     ],
-    ids=["grown", "two", "started anew", "not there before", "gone", "fallen without a reason"],
+    ids=["grown", "two", "another agent", "not there before", "gone", "fallen without a reason"],
 )
 def test_what_happened_between_two_looks(before: dict[str, Reading], after: dict[str, Reading], found: int) -> None:
     sample = counted.between(Look(NOW, before), Look(NOW + timedelta(seconds=15), after))
@@ -129,8 +129,9 @@ STEPS = [{"setWeight": 25}, {"pause": {"duration": "1m"}}, {"setWeight": 50}, {"
 
 @pytest.fixture
 async def rolling() -> World:
-    """Version 4 has 25 %, and has been warm for a second."""
+    """Version 4 has 25 %, and has been warm for a second. The canary before it was a bad one."""
     made = World()
+    made.agents.traffic.by_arm["canary"].update(requests=5000, bad=4000)
     made.move_alias("3")
     made.apply(replicas=4, rollout={"steps": STEPS, "analysis": ANALYSIS})
     await made.settle()
@@ -232,6 +233,30 @@ async def test_that_counts_were_lost_is_told(rolling: World) -> None:
         rolling.agents.traffic.restart(rolling.revision("4"))
     await rolling.pass_time(15)
     assert "a pod or a router began anew 2 times" in rolling.status["analysis"][0]["message"]
+
+
+async def test_an_agent_that_is_started_anew_beside_its_haproxy_accuses_nobody_of_the_past(rolling: World) -> None:
+    send(rolling, canary=50, bad=0)
+    await rolling.pass_time(15)
+    (pod, *_) = sorted(rolling.agents.states)
+    rolling.agents.started_at[pod] = "just now"
+    await rolling.pass_time(15)
+    assert rolling.status["analysis"][0]["canaryRequests"] == 50
+    send(rolling, canary=20, bad=0)
+    await rolling.pass_time(15)
+    assert rolling.status["analysis"][0]["canaryRequests"] == 70
+    assert "a pod or a router began anew once" in rolling.status["analysis"][0]["message"]
+
+
+async def test_a_router_that_is_asked_while_it_is_told_something_accuses_nobody_of_the_past(rolling: World) -> None:
+    send(rolling, canary=50, bad=0)
+    await rolling.pass_time(15)
+    rolling.agents.busy.add("*")
+    await rolling.pass_time(15)
+    rolling.agents.busy.clear()
+    send(rolling, canary=20, bad=0)
+    await rolling.pass_time(15)
+    assert rolling.status["analysis"][0]["canaryRequests"] == 70
 
 
 async def test_without_a_rollout_nothing_is_asked(rolling: World) -> None:

@@ -1,8 +1,9 @@
 """What routers and runtimes have counted, and what of it happened between two looks. Pure.
 
-A counter only grows while its process lives, and begins at zero with each new one. So a look is kept per process, and what a process
-that was not there before has counted is left out once: nobody knows since when. What a process counted between the last look and its
-end is lost; that it began anew is counted.
+A counter only grows while its process lives. So a look is kept per process, and what a process that was not there before has counted is
+left out once: nobody knows since when. A runtime that was started again begins at zero. The agent of a router does not: it tells what its
+HAProxy has counted, which may have lived on, so of a new agent only the next look says anything. What a process counted between the last
+look and its end is lost; that it began anew is counted.
 """
 
 from __future__ import annotations
@@ -89,10 +90,11 @@ def between(before: Look, after: Look) -> Sample:
     counts: defaultdict[Name, float] = defaultdict(float)
     for pod, reading in after.routers.items():
         earlier = before.routers.get(pod)
-        for name, value in _grown(earlier, reading):
-            counts[name] += value
         if earlier and earlier.life != reading.life:
             counts["router", RESTARTS] += 1
+            continue
+        for name, value in _grown(earlier, reading):
+            counts[name] += value
     for (revision, pod), reading in after.runtimes.items():
         earlier = before.runtimes.get((revision, pod))
         for name, value in _grown(earlier, reading):
@@ -104,12 +106,15 @@ def between(before: Look, after: Look) -> Sample:
     return Sample(before.at, after.at, counts, after.queried, is_whole)
 
 
-def of_agent(state: AgentState, model: str) -> Reading:
-    """What a router has counted for one ModelDeployment, of the requests that were assigned by weight."""
+def of_agent(state: AgentState, model: str) -> Reading | None:
+    """What a router has counted for one ModelDeployment, of the requests that were assigned by weight; None where it does not say:
+    it is being told something, or has not been told of this one yet.
+    """
     found = state.models.get(model)
-    arms = found.counters if found else {}
+    if found is None:
+        return None
     counters: dict[Name, float] = {}
-    for arm, counted in arms.items():
+    for arm, counted in found.counters.items():
         counters["router", arm, "requests"] = counted.requests
         counters["router", arm, "bad"] = counted.bad
     return Reading(state.started_at, counters)
