@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 import picture
 from a_rollout import CANARY, NEXT, NOW, STABLE, A, both, split
-from moorage_operator.core import commands, judgement, rollout, signatures
+from moorage_operator.core import commands, judgement, rejections, rollout, signatures
 from moorage_operator.core.counted import Sample
 from moorage_operator.core.guards import State as Evidence
 from moorage_operator.core.guards import Verdict
+from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.rollout import Progress, Wanted
-from moorage_operator.core.state import Judged, Measured, Rejected, Result, State
+from moorage_operator.core.state import Judged, Measured, Result, Role, State
 from moorage_operator.core.waiting import World
 from picture import NEXT as THE_NEXT
 from picture import OUTSIDE, UNDER_WAY, Edge
@@ -166,6 +168,13 @@ def test_what_makes_it_wait_for_a_person(given: A, event: Event) -> None:
     assert name_of(come(event, given)) == "Person"
 
 
+@pytest.mark.parametrize("name", ["promote", "promoteFull", "resume"])
+def test_a_person_lets_it_go_on_although_requests_did_not_come_as_the_weight_says(name: str) -> None:
+    after = come(Event(command=f"{name}@fraud-v4"), PAUSES["SampleRatioMismatch"][0])
+    assert name_of(after) != "Person"
+    assert after.state.measured.requests == 0
+
+
 def test_the_picture_has_each_state_and_these_reasons_to_wait_for_a_person() -> None:
     begun = {edge for edge in picture.edges() if edge.source == THE_NEXT and edge.target not in {*Result}}
     assert {edge.target for edge in begun} == set(STATES) == set(picture.STATES.values())
@@ -175,15 +184,21 @@ def test_the_picture_has_each_state_and_these_reasons_to_wait_for_a_person() -> 
 IDLE = A(canary="", wants=STABLE)
 
 
-def rejected(reason: str, **options: str) -> A:
-    return replace(IDLE, rejected=(Rejected("4", "fraud-v4", reason),), wants=CANARY, options=options)
+def rejected(reason: Reason, **changes: Any) -> A:
+    put_back = rejections.of(Role("fraud-v4", "4"), Problem(reason, ""), IDLE.world.spec)
+    return replace(IDLE, rejected=(put_back,), wants=CANARY, **changes)
 
 
 BEGINS: dict[str, tuple[str, A, str]] = {
     "another version is wanted": (OUTSIDE, replace(IDLE, wants=CANARY), ""),
     "undo": (OUTSIDE, replace(IDLE, wants=Wanted("fraud-v2", "2")), "undo@fraud-v2"),
-    "retry": (Result.ROLLED_BACK, rejected("CanaryLost"), "retry@fraud-v4"),
-    "rollout.signature is any": (Result.ROLLED_BACK, rejected("SignatureIncompatible", signature="any"), ""),
+    "retry": (Result.ROLLED_BACK, rejected(Reason.CANARY_LOST), "retry@fraud-v4"),
+    "spec.rollout changes": (
+        Result.ROLLED_BACK,
+        rejected(Reason.SIGNATURE_INCOMPATIBLE, options={"signature": "any"}),
+        "",
+    ),
+    "spec.traffic changes": (Result.ROLLED_BACK, rejected(Reason.ROUTER_UNREACHABLE, router="haproxy"), ""),
 }
 
 
@@ -192,12 +207,17 @@ def test_what_begins_a_rollout(_: str, given: A, command: str) -> None:
     assert come(Event(command=command), given).state.canary
 
 
-@pytest.mark.parametrize("reason", ["CanaryLost", "SignatureIncompatible", "Aborted"])
-def test_what_was_rejected_is_not_tried_again_by_itself(reason: str) -> None:
+@pytest.mark.parametrize("reason", [Reason.CANARY_LOST, Reason.SIGNATURE_INCOMPATIBLE, Reason.ABORTED])
+def test_what_was_rejected_is_not_tried_again_by_itself(reason: Reason) -> None:
     assert not rejected(reason).after().state.canary
+    later: dict[str, Any] = {
+        "options": {"scaleDownDelaySeconds": 5, "rollback": {"moveAliasBack": True}},
+        "replicas": 9,
+    }
+    assert not rejected(reason, **later).after().state.canary
 
 
 def test_the_picture_has_these_beginnings_and_no_others() -> None:
-    aborted = {Edge(Result.ABORTED, UNDER_WAY, "retry")}
     found = {Edge(source, UNDER_WAY, why) for why, (source, *_) in BEGINS.items()}
-    assert {edge for edge in picture.edges() if edge.target == UNDER_WAY} == found | aborted
+    found |= {Edge(Result.ABORTED, UNDER_WAY, edge.why) for edge in found if edge.source == Result.ROLLED_BACK}
+    assert {edge for edge in picture.edges() if edge.target == UNDER_WAY} == found

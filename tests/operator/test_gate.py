@@ -55,9 +55,10 @@ async def test_one_that_callers_can_not_use_is_put_back_before_anybody_gets_it(s
         "the signature is not compatible: input `amount` was double and is string; output `score` is gone; "
         "set rollout.signature: any to go on all the same"
     )
-    assert served.status["rejected"][0] | {"revision": ""} == {
+    assert served.status["rejected"][0] | {"revision": "", "trial": ""} == {
         "modelVersion": "4",
         "revision": "",
+        "trial": "",
         "reason": "SignatureIncompatible",
         "message": why,
     }

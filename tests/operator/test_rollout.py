@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from a_rollout import CANARY, NEXT, NOW, STABLE, STEPS, A, both, split
-from moorage_operator.core import commands, rollout, steps
+from moorage_operator.core import commands, rejections, rollout, steps
 from moorage_operator.core.header_routes import Route
+from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.routing import Match
-from moorage_operator.core.state import Rejected, Result, Role, State
+from moorage_operator.core.state import Result, Role, State
 from moorage_operator.core.waiting import WaitsFor
 
 PODS, ROUTERS, CLOCK, PERSON = WaitsFor.PODS, WaitsFor.ROUTERS, WaitsFor.CLOCK, WaitsFor.PERSON
@@ -93,7 +94,7 @@ def test_crashes_before_the_first_request_only_delay_it() -> None:
 
 
 def test_a_rejected_version_is_forgotten_when_another_one_is_wanted() -> None:
-    rejected = (Rejected("4", "fraud-v4", "CanaryLost"),)
+    rejected = (rejections.of(Role("fraud-v4", "4"), Problem(Reason.CANARY_LOST, ""), A().world.spec),)
     after = A(canary="", rejected=rejected, wants=NEXT).after().state
     assert not after.rejected
     assert after.canary

@@ -4,7 +4,7 @@
     promoteFull@REVISION     give it everything now, without any further step
     abort@REVISION           put it back to stable
     pause@REVISION           stay at this step
-    resume@REVISION          go on after pause@
+    resume@REVISION          go on after pause@, or after requests did not come as the weight says
     retry@REVISION           try a rejected revision again
     undo@REVISION            go back to a revision that is kept, until spec or alias change
 
@@ -74,14 +74,14 @@ def _promote(order: Order, state: State, world: World) -> State:
     index, all_steps = state.position.index, steps.of(world.spec, state)
     if order.step is not None and order.step != index:
         raise Refusal(f"{order.revision} is at step {index}, not at step {order.step}")
-    waits = judging.obstacle(state, all_steps[index], all_steps[index + 1 :], world)
+    waits = judging.alarm(state, world) or judging.obstacle(state, all_steps[index], all_steps[index + 1 :], world)
     if not (all_steps[index].pause or all_steps[index].analysis or waits):
         raise Refusal(f"{order.revision} is not at a pause: promoteFull@{order.revision} skips all steps")
-    return steps.at(state, index + 1, world)
+    return steps.at(_without_alarm(state, world), index + 1, world)
 
 
 def _promote_full(order: Order, state: State, world: World) -> State:
-    state = _of_canary(order, state)
+    state = _without_alarm(_of_canary(order, state), world)
     return steps.at(state, len(steps.of(world.spec, state)) - 1, world).moved(paused=False)
 
 
@@ -97,9 +97,14 @@ def _pause(order: Order, state: State, world: World) -> State:
 
 
 def _resume(order: Order, state: State, world: World) -> State:
-    if not _of_canary(order, state).position.paused:
+    if not (_of_canary(order, state).position.paused or judging.alarm(state, world)):
         raise Refusal(f"{order.revision} is not paused by a command: promote@{order.revision} goes on from a step")
-    return state.moved(paused=False, started_at=world.now)
+    return _without_alarm(state, world).moved(paused=False, started_at=world.now)
+
+
+def _without_alarm(state: State, world: World) -> State:
+    """Whoever lets it go on although the requests do not come as the weight says has found out why: they are counted anew."""
+    return judging.with_new_ratio(state) if judging.alarm(state, world) else state
 
 
 def _retry(order: Order, state: State, world: World) -> State:

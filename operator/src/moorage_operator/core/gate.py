@@ -10,8 +10,7 @@ import msgspec
 
 from moorage_operator.core import checks, pins, signatures
 from moorage_operator.core.reasons import Problem, Reason
-from moorage_operator.core.spec import Spec
-from moorage_operator.core.state import Rejected, State
+from moorage_operator.core.state import State
 from moorage_operator.core.waiting import World
 
 COMPATIBLE = "compatible"
@@ -55,11 +54,6 @@ def let_go(state: State, world: World) -> State:
     if canary is None or not canary.is_held_back or _awaits_first_pod(state, world):
         return state
     return state.changed(canary=msgspec.structs.replace(canary, is_held_back=False)).moved(started_at=world.now)
-
-
-def is_open_again(item: Rejected, spec: Spec) -> bool:
-    """Was it put back by this gate, which the spec has opened since?"""
-    return item.reason == Reason.SIGNATURE_INCOMPATIBLE and spec.rollout.signature == "any"
 
 
 def _is_asked(state: State) -> bool:

@@ -47,7 +47,10 @@ def alarm(state: State, world: World) -> Obstacle | None:
     """The requests do not come as the weight says: nothing goes on until they do, or somebody acts."""
     arms = arms_of(state, world.spec)
     words = analysis.ratio_alarm(state.measured, arms) if arms else ""
-    return Obstacle(WaitsFor.PERSON, f"{words}; abort it, or find out why") if words else None
+    if not (arms and words):
+        return None
+    command = names.command(world.observed.owner.name, f"resume@{arms.canary}")
+    return Obstacle(WaitsFor.PERSON, f"{words}; abort it, or find out why, and go on with: {command}")
 
 
 def obstacle(state: State, step: Step, following: tuple[Step, ...], world: World) -> Obstacle | None:

@@ -312,7 +312,7 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     ),
     Reason.SAMPLE_RATIO_MISMATCH: Explanation(
         "The requests are not divided as the routers or the Gateways say; the rollout stays where it is.",
-        "Abort it, and look at what is between the callers and the router, or for another HTTPRoute that the Gateway prefers.",
+        "Abort it, or look what is between callers and router, or for another HTTPRoute that the Gateway prefers, and say resume.",
     ),
     Reason.REVISION_CREATED: Explanation("Event: a revision was made and its pods are starting.", _WAIT),
     Reason.REVISION_RETIRED: Explanation("Event: a revision's pods end.", _WAIT),

@@ -14,11 +14,11 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from moorage_operator.core import arm_routing, checks, gate, http_route, judging, no_capacity, shadow, steps
+from moorage_operator.core import arm_routing, checks, gate, http_route, judging, no_capacity, rejections, shadow, steps
 from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
-from moorage_operator.core.state import Measured, Position, Rejected, Result, Role, State
+from moorage_operator.core.state import Measured, Position, Result, Role, State
 from moorage_operator.core.waiting import Obstacle, WaitsFor, World
 
 
@@ -96,7 +96,7 @@ def _without_departed(state: State, world: World) -> State:
 
 
 def _pursue(state: State, wanted: Wanted, world: World) -> State:
-    still = (item for item in state.rejected if not gate.is_open_again(item, world.spec))
+    still = (item for item in state.rejected if not rejections.is_open_again(item, world.spec))
     state = state.changed(rejected=tuple(item for item in still if item.revision == wanted.revision))
     if state.canary and state.canary.revision == wanted.revision:
         return state
@@ -153,12 +153,11 @@ def put_back(state: State, failure: Problem, world: World, result: Result) -> St
     """The canary gets nothing from now on, and is not tried again."""
     canary = state.canary
     assert canary  # noqa: S101 - for the type checker
-    rejected = Rejected(canary.model_version, canary.revision, failure.reason, failure.message)
     # Stable has no pods, or not all of them, and may need the canary's place.
     needs_room = stable_must_end_first(state, world.spec) or state.position.capacity.lent_by_stable
     delay = 0 if needs_room else world.spec.rollout.abort_scale_down_delay_seconds
     state = _withdrawn(state, result, timedelta(seconds=delay), world, failure)
-    return state.changed(rejected=(rejected,))
+    return state.changed(rejected=(rejections.of(canary, failure, world.spec),))
 
 
 def _withdrawn(state: State, result: Result, delay: timedelta, world: World, why: Problem) -> State:

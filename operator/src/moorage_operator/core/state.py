@@ -70,12 +70,13 @@ class Outcome(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Rejected(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A revision that is not tried again until spec or alias change, or somebody asks for it."""
+    """A revision that is not tried again until spec or alias change, or somebody asks for it. `trial` is a hash of what it was tried by."""
 
     model_version: str
     revision: str
     reason: str
     message: str = ""
+    trial: str = ""
 
 
 class Command(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
