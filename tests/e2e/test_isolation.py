@@ -1,6 +1,6 @@
-"""What the API server holds up in one namespace is noticed in no other: from a changed spec to its Deployment it takes as long.
+"""What the API server holds up or refuses in one namespace is noticed in no other: from a changed spec to its Deployment it takes as long.
 
-The same with refusals, throttling and conflicts is in tests/operator/test_isolation.py.
+The same with throttling and conflicts is in tests/operator/test_isolation.py.
 """
 
 from __future__ import annotations
@@ -147,3 +147,33 @@ def test_writes_that_a_webhook_holds_up_for_9_s_are_waited_for_by_nobody_else(
     print(f"without {before}, with {count} slow ones {during}, which had their Deployments after {last:.0f} s")  # noqa: T201
     assert during[0] <= 1.2 * before[0] + 0.2
     assert during[1] <= 1.2 * before[1] + HELD_UP_SECONDS
+
+
+@pytest.mark.parametrize(("count", "times"), COUNTS)
+def test_writes_that_a_quota_refuses_disturb_nobody_else_and_are_tried_more_and_more_seldom(
+    api: Api, operator: Installation, calm: Place, troubled: Place, count: int, times: int
+) -> None:
+    before = p50_and_p99(timed(calm, times))
+    hard = {"count/deployments.apps": "0"}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": hard}}
+    troubled.apply(quota)
+    until(30, "it is enforced", lambda: troubled.get("resourcequota", "none").get("status", {}).get("hard"))
+    begin_trouble(troubled, count)
+    since = audit.now()
+    began = time.monotonic()
+    during = p50_and_p99(timed(calm, times))
+    seconds = time.monotonic() - began
+
+    told = troubled.wait_for_reason("troubled-0", "ChildRefused", kind="RuntimeAvailable", seconds=30)
+    assert "exceeded quota" in told["message"]
+    refused = [
+        item
+        for item in audit.requests(api, audit.service_account(operator.namespace), since)
+        if item.namespace == troubled.name and item.code == 403
+    ]
+    print(f"without {before}, with {count} refused ones {during}; {len(refused)} refused in {seconds:.0f} s")  # noqa: T201
+    assert during[0] <= 1.2 * before[0] + 0.2
+    assert during[1] <= 1.2 * before[1] + HELD_UP_SECONDS
+    assert len(refused) / count < 25, "of each, whatever happens elsewhere"
+    troubled.delete("resourcequota", "none")
+    until(150, "each of them has its Deployment", lambda: len(deployments(troubled)) == count)

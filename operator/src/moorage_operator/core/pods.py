@@ -29,7 +29,7 @@ def make_template(
     """The whole pod template: labels, both containers, volumes and placement, within Pod Security level "restricted"."""
     return {
         "metadata": {
-            "labels": wanted.pod.labels | labels(deployment, revision, model.version),
+            "labels": wanted.pod.labels | revision_labels(deployment, revision, model.version),
             "annotations": dict(wanted.pod.annotations),
         },
         "spec": {
@@ -50,17 +50,20 @@ def make_template(
     }
 
 
-def labels(deployment: str, revision: str, model_version: str) -> dict[str, str]:
-    """Labels of all that belongs to one revision."""
+def labels(deployment: str) -> dict[str, str]:
+    """Labels of all that belongs to one ModelDeployment."""
     return {
         names.APP_NAME: "moorage-runtime",
         names.APP_INSTANCE: deployment,
         names.APP_COMPONENT: "model",
         names.MANAGED_BY: names.OPERATOR,
         names.DEPLOYMENT: deployment,
-        names.REVISION: revision,
-        names.MODEL_VERSION: model_version,
     }
+
+
+def revision_labels(deployment: str, revision: str, model_version: str) -> dict[str, str]:
+    """Labels of all that belongs to one revision."""
+    return labels(deployment) | {names.REVISION: revision, names.MODEL_VERSION: model_version}
 
 
 def image_of(wanted: spec.Spec, platform: Platform) -> str:

@@ -140,16 +140,9 @@ def selector(deployment: str, revision: str) -> dict[str, str]:
 
 def _child(kind: Kind, owner: Owner, name: str, revision: Revision | None = None) -> Manifest:
     """Type, name, labels and owner of a child: the garbage collector removes it with its ModelDeployment."""
-    labels = (
-        pods.labels(owner.name, revision.name, revision.model.version)
-        if revision
-        else {
-            names.APP_NAME: "moorage-runtime",
-            names.APP_INSTANCE: owner.name,
-            names.MANAGED_BY: names.OPERATOR,
-            names.DEPLOYMENT: owner.name,
-        }
-    )
+    labels = pods.labels(owner.name)
+    if revision:
+        labels = pods.revision_labels(owner.name, revision.name, revision.model.version)
     return {
         "apiVersion": kind.api_version,
         "kind": kind.name,
