@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -35,12 +36,14 @@ def model(registry: Registry) -> str:
 
 
 @pytest.fixture
-def taken(api: Api, operator: Installation, place: Place) -> int:
-    """How many GPUs there are; less than 4 say nothing."""
+def gpus(api: Api, operator: Installation, place: Place) -> Iterator[int]:
+    """How many there are, all of them free; less than 4 say nothing. Afterwards they are free again, whatever happened."""
     found = gpus_of(api)
     if found != 4:
         pytest.skip(f"these tests are for 4 GPUs (hack/cluster up --gpus 4), this cluster has {found}")
-    return found
+    yield found
+    place.kubectl("delete", "modeldeployments.moorage.dev", "--all")
+    until(90, "all pods have ended", lambda: not place.find("pods", "moorage.dev/deployment"))
 
 
 def a_crowded(name: str, model: str, *, replicas: int, **rollout: Any) -> dict[str, Any]:
@@ -48,18 +51,12 @@ def a_crowded(name: str, model: str, *, replicas: int, **rollout: Any) -> dict[s
     return a_model(name, model, replicas=replicas, resources=ON_A_GPU, runtime=ON_THE_CPU, rollout=options)
 
 
-def remove(place: Place, name: str) -> None:
-    """With its pods, which hold the GPUs."""
-    place.delete("modeldeployments.moorage.dev", name)
-    until(90, "its pods have ended", lambda: not place.find("pods", f"moorage.dev/deployment={name}"))
-
-
 def pods(place: Place, name: str) -> int:
     """Of the stable revision."""
     return len(place.pods(name, place.status(name)["stable"]["revision"]))
 
 
-def test_it_waits_and_says_what_would_help(place: Place, registry: Registry, model: str, taken: int) -> None:
+def test_it_waits_and_says_what_would_help(place: Place, registry: Registry, model: str, gpus: int) -> None:
     registry.set_alias(model, "1")
     place.apply(a_crowded("waits", model, replicas=4, progressDeadlineSeconds=25))
     place.wait_ready("waits")
@@ -70,11 +67,10 @@ def test_it_waits_and_says_what_would_help(place: Place, registry: Registry, mod
     place.wait_for_reason("waits", "RolledBack", seconds=60)
     assert place.condition("waits", "Available")["status"] == "True"
     assert pods(place, "waits") == 4
-    remove(place, "waits")
 
 
 def test_stable_gives_up_what_it_needs_no_more_and_no_request_is_lost(
-    place: Place, registry: Registry, model: str, taken: int
+    place: Place, registry: Registry, model: str, gpus: int
 ) -> None:
     """Three pods on four GPUs: 34 % take one, two thirds need two, and stable gives up one at a time."""
     registry.set_alias(model, "1")
@@ -101,10 +97,9 @@ def test_stable_gives_up_what_it_needs_no_more_and_no_request_is_lost(
     assert {(34, 1), (67, 2)} <= seen
     assert not {(weight, lent) for weight, lent in seen if lent > {0: 0, 34: 1}.get(weight, 2)}
     assert "MadeRoom" in place.kubectl("get", "events.events.k8s.io", "--output=jsonpath={.items[*].reason}")
-    remove(place, "shrinks")
 
 
-def test_with_recreate_stable_ends_first_and_says_so(place: Place, registry: Registry, model: str, taken: int) -> None:
+def test_with_recreate_stable_ends_first_and_says_so(place: Place, registry: Registry, model: str, gpus: int) -> None:
     registry.set_alias(model, "1")
     place.apply(a_crowded("recreates", model, replicas=4, onNoCapacity="recreate"))
     place.wait_ready("recreates")
@@ -115,10 +110,9 @@ def test_with_recreate_stable_ends_first_and_says_so(place: Place, registry: Reg
     assert "to make room" in gone["message"]
     place.wait_ready("recreates")
     assert place.stable_version("recreates") == "2"
-    remove(place, "recreates")
 
 
-def test_a_version_that_fails_gives_the_room_back(place: Place, registry: Registry, model: str, taken: int) -> None:
+def test_a_version_that_fails_gives_the_room_back(place: Place, registry: Registry, model: str, gpus: int) -> None:
     registry.set_alias(model, "1")
     place.apply(a_crowded("returns", model, replicas=4, onNoCapacity="recreate", progressDeadlineSeconds=70))
     place.wait_ready("returns")
@@ -127,4 +121,3 @@ def test_a_version_that_fails_gives_the_room_back(place: Place, registry: Regist
     place.wait_for_reason("returns", "RolledBack", seconds=180)
     until(120, "stable answers again", lambda: place.condition("returns", "Available")["status"] == "True")
     until(60, "with all of its pods", lambda: place.status("returns")["stable"]["readyReplicas"] == 4)
-    remove(place, "returns")
