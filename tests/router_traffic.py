@@ -184,6 +184,13 @@ async def can_connect(port: int) -> bool:
     return True
 
 
+async def refuses_connections(port: int) -> None:
+    async def refused() -> bool:
+        return not await can_connect(port)
+
+    await until(refused, f"nobody listens on port {port}")
+
+
 @contextlib.asynccontextmanager
 async def load(port: int, *, callers: int = 8, keep_alive: bool = True) -> AsyncIterator[Load]:
     """For the time of the block; each request that has begun then gets its end."""

@@ -16,7 +16,7 @@ import pytest
 
 from moorage_operator.core import kinds
 from moorage_operator.core.kinds import Ref
-from router_traffic import until
+from router_traffic import refuses_connections, until
 from router_world import NAMESPACE, Router, a_canary, a_model, a_slice
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -152,6 +152,18 @@ async def test_a_caller_that_gives_up_is_counted_once(router: Router) -> None:
         asked.cancel()
         await router.counted("stable", requests=1, bad=1, canceled=1)
         pod.hold.set()
+
+
+async def test_a_call_on_a_kept_channel_of_a_router_that_ends_goes_where_the_table_says_by_then(router: Router) -> None:
+    async with pods(router, "fraud-v1", "fraud-v2"), channel(router) as connection:
+        call = connection.unary_unary(METHOD)
+        before = await call(b"")
+        stopping = asyncio.create_task(router.stop_haproxy())
+        await refuses_connections(router.port)
+        await router.apply(fraud=a_model(router.port, stable="fraud-v2"))
+
+        assert (before, await call(b"")) == (b"fraud-v1", b"fraud-v2")
+        assert await stopping == 0
 
 
 async def test_a_pod_that_dies_is_counted(router: Router) -> None:

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -17,37 +17,38 @@ from fake_cluster import FakeCluster
 from moorage_operator.adapters import cluster
 from moorage_operator.router import process
 from moorage_operator.router.settings import Layout, Settings
+from router_traffic import until
 
 
-async def test_the_agent_works_on_as_long_as_a_router_that_ends_still_listens(
-    tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else a router that ends would send requests where they were to go when its end began."""
-
+def connect_to(found: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextlib.asynccontextmanager
     async def connect() -> AsyncIterator[FakeCluster]:
-        yield FakeCluster()
+        yield found
 
     monkeypatch.setattr(cluster, "connect", connect)
-    settings = Settings(Layout(tmp_path), port=unused_tcp_port, drain_seconds=1)
+
+
+async def state(settings: Settings) -> dict[str, Any]:
+    """Empty while nobody answers."""
+    try:
+        async with aiohttp.ClientSession() as session, session.get(f"http://localhost:{settings.port}/state") as answer:
+            found: dict[str, Any] = await answer.json()
+            return found
+    except aiohttp.ClientConnectionError:
+        return {}
+
+
+async def test_an_agent_without_a_haproxy_ends_at_once(
+    tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect_to(FakeCluster(), monkeypatch)
+    settings = Settings(Layout(tmp_path), port=unused_tcp_port)
     running = asyncio.create_task(process.run(settings))
 
     async def answers() -> bool:
-        try:
-            async with (
-                aiohttp.ClientSession() as session,
-                session.get(f"http://localhost:{settings.port}/healthz") as it,
-            ):
-                return it.status == 200
-        except aiohttp.ClientConnectionError:
-            return False
+        return bool(await state(settings))
 
-    while not await answers():
-        await asyncio.sleep(0.05)
-    begin = time.monotonic()
+    await until(answers, "the agent answers")
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.sleep(0.5)
-    assert await answers()
-    await asyncio.wait_for(running, 10)
-    assert time.monotonic() - begin >= 1
-    assert not await answers()
+
+    await asyncio.wait_for(running, 2)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from moorage_operator import errors
-from router_traffic import DEADLINE, Caller, answered, can_connect, load, until
+from router_traffic import DEADLINE, Caller, answered, can_connect, load, refuses_connections, until
 from router_world import Router, a_canary, a_model, with_pods
 
 
@@ -98,11 +98,7 @@ async def test_a_stopped_haproxy_ends_what_it_has_begun(router: Router) -> None:
     asked = asyncio.create_task(router.caller().post())
     await pod.asked(1)
     stopping = asyncio.create_task(router.stop_haproxy(signal.SIGTERM))
-
-    async def closed() -> bool:
-        return not await can_connect(router.port)
-
-    await until(closed, "HAProxy takes no new connection")
+    await refuses_connections(router.port)
     pod.hold.set()
 
     assert (await asked).status == 200

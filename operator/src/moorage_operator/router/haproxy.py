@@ -81,6 +81,17 @@ class Haproxy:
         except TimeoutError as error:
             raise errors.HaproxySilent("HAProxy did not take its new configuration: see its log") from error
 
+    async def runs(self) -> bool:
+        """Whether there is a master; one that is too busy to answer is one, too."""
+        try:
+            _, writer = await asyncio.open_unix_connection(str(self._layout.master_socket))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+        writer.close()
+        return True
+
     async def _ask(self, command: str, socket: Path | None = None) -> str:
         try:
             async with asyncio.timeout(self._seconds):

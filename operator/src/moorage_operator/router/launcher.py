@@ -2,7 +2,7 @@
 
 HAProxy takes SIGTERM, which is what ends a container, for "at once": every request that is running would be cut. So the first
 process of the container is this one. On SIGTERM it waits until the pod has gone from everybody's endpoints (new connections still come
-until then), and has HAProxy close its listeners and end when the last request has its answer (SIGUSR1). It decides nothing else; when
+until then), and has HAProxy close its listeners and end when the last connection has (`soft_stop`). It decides nothing else; when
 HAProxy ends by itself, so does this, and the kubelet starts the container anew.
 """
 
@@ -13,9 +13,11 @@ import subprocess
 import sys
 import time
 
-from moorage_operator.router.settings import Settings
+from moorage_operator.router import soft_stop
+from moorage_operator.router.settings import Layout, Settings
 
 _LOOK_SECONDS = 0.1
+_STEP_SECONDS = 0.5
 
 
 def run(settings: Settings) -> int:
@@ -28,13 +30,19 @@ def run(settings: Settings) -> int:
     command = ["haproxy", "-W", "-S", f"{layout.master_socket},mode,600", "-f", str(layout.config_file)]
     process = subprocess.Popen(command)  # noqa: S603 - a fixed program, found on the image's PATH
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: _stop_after(settings.drain_seconds, process))
+        signal.signal(number, lambda *_: _stop_after(settings.drain_seconds, layout, process))
     return process.wait()
 
 
-def _stop_after(seconds: int, process: subprocess.Popen[bytes]) -> None:
+def _stop_after(seconds: int, layout: Layout, process: subprocess.Popen[bytes]) -> None:
     """By a timer, as a signal handler must not sleep; a second signal changes nothing."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, lambda *_: process.send_signal(signal.SIGUSR1))
+    signal.signal(signal.SIGALRM, lambda *_: _step(layout, process))
     signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+
+
+def _step(layout: Layout, process: subprocess.Popen[bytes]) -> None:
+    """The next one is timed when this one has ended: else one that waits for HAProxy would be interrupted by itself."""
+    soft_stop.step(layout, process)
+    signal.setitimer(signal.ITIMER_REAL, _STEP_SECONDS)
