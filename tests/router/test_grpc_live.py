@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -166,17 +167,57 @@ async def test_a_call_on_a_kept_channel_of_a_router_that_ends_goes_where_the_tab
         assert await stopping == 0
 
 
-async def test_a_pod_that_dies_is_counted(router: Router) -> None:
-    async with pods(router, "fraud-v1") as (pod,), channel(router) as connection:
-        pod.hold = asyncio.Event()
-        asked = asyncio.ensure_future(connection.unary_unary(METHOD)(b""))
-        await pod.arrived.wait()
-        await pod.stop()
+_MORTAL = """
+import asyncio, sys, grpc, grpc.aio
+async def infer(request, context):
+    if request == b"hang":
+        print("hangs", flush=True)
+        await asyncio.Event().wait()
+    return b""
+async def main():
+    server, (service, method) = grpc.aio.server(), sys.argv[1].strip("/").split("/")
+    port = server.add_insecure_port("127.0.0.1:0")
+    handlers = {method: grpc.unary_unary_rpc_method_handler(infer)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
+    await server.start()
+    print(port, flush=True)
+    await server.wait_for_termination()
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def mortal_pod(router: Router) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
+    """A process that can be killed, and what it prints. A server of our own process that stops gives each call a status of gRPC."""
+    command = [sys.executable, "-c", _MORTAL, METHOD]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout
+    try:
+        port = int(await process.stdout.readline())
+        router.cluster.add(a_slice("fraud-v1", {"grpc": port}, number=port))
+        await router.haproxy_has([f"127.0.0.1:{port}"])
+        yield process, process.stdout
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("before", [0, 2])
+async def test_a_call_whose_pod_is_killed_is_a_bad_request(router: Router, before: int) -> None:
+    """HAProxy has no counter for it, see `stats.Pool`."""
+    async with mortal_pod(router) as (process, printed), channel(router) as connection:
+        call = connection.unary_unary(METHOD)
+        for _ in range(before):
+            await call(b"")
+        asked = asyncio.ensure_future(call(b"hang"))
+        assert await printed.readline() == b"hangs\n"
+        process.kill()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await asked
 
-    assert caught.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
-    await router.counted("stable", requests=1)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    await router.counted("stable", requests=before + 1, bad=1, canceled=0)
 
 
 # Callers that keep their channel, and whose calls nobody tries again.
