@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,3 +117,48 @@ async def test_a_new_agent_is_ready_only_when_it_has_seen_haproxy_hold_what_it_w
     await until(lambda: not router.agent.not_ready(), "the agent is ready")
 
     assert answer.status == 200
+
+
+async def first_state_of_a_new_agent(router: Router) -> dict[str, Any]:
+    """The first with models, as the operator takes no other for a reading."""
+    await router.restart_agent()
+    state: dict[str, Any] = {}
+
+    async def told() -> bool:
+        state.update(await router.state())
+        return bool(state["models"])
+
+    await until(told, "the new agent says what HAProxy has")
+    return state
+
+
+async def test_a_new_agent_begins_with_all_that_haproxy_has_counted(router: Router) -> None:
+    """And at once with the requests that were lost: if they came later, they would look like new ones."""
+    pod = await router.add_pod("fraud-v5")
+    await router.apply(fraud=a_model(router.port, stable="fraud-v5"))
+    await router.up("fraud-v5", 1)
+    caller = router.caller()
+    await caller.post()
+    pod.hold = asyncio.Event()
+    asked = asyncio.create_task(caller.post())
+    await pod.asked(2)
+    await pod.kill()
+    with pytest.raises(ConnectionResetError):
+        await asked
+    await router.counted("stable", requests=2, bad=1)
+    before = await router.state()
+    after = await first_state_of_a_new_agent(router)
+
+    assert after["startedAt"] > before["startedAt"]
+    assert after["models"]["fraud"]["counters"] == before["models"]["fraud"]["counters"]
+
+
+async def test_a_new_agent_does_not_know_what_a_worker_before_had_counted(router: Router) -> None:
+    """So its counters may be lower than the last agent's: `startedAt` says that they can't be compared."""
+    await router.ask(["a", "b", "c"])
+    await router.apply(fraud=a_model(router.port, timeoutSeconds=7))
+    await router.ask(["a", "b"])
+    before = await router.counters()
+    after = (await first_state_of_a_new_agent(router))["models"]["fraud"]["counters"]
+
+    assert (before["stable"]["requests"], after["stable"]["requests"]) == (5, 2)
