@@ -18,6 +18,8 @@ class FakeGateway:
         """While true, it takes up nothing new."""
         self.refusal = ""
         """Its reason, if it takes no route."""
+        self.held: dict[Ref, Manifest] = {}
+        """The routes by which its proxies act."""
 
     def run(self) -> None:
         """Once."""
@@ -30,6 +32,9 @@ class FakeGateway:
                 ]
                 if told != route.get("status", {}).get("parents"):
                     self._tell(ref, told)
+                if told and not self.refusal:
+                    self.held[ref] = route
+        self.held = {ref: route for ref, route in self.held.items() if ref in self._cluster._objects}
 
     def _tell(self, ref: Ref, told: list[Manifest]) -> None:
         def change(live: Manifest) -> None:

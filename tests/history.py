@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sys
 from datetime import datetime, timedelta
 from typing import Any
@@ -119,6 +120,7 @@ class History(RuleBasedStateMachine):
         self.seen_traffic: str | None = None
         self.seen_weight = 0
         self.seen_routes: set[tuple[str, str]] = set()
+        self.pods_before: dict[str, int] = {}
         self.said = 0
 
     # Users.
@@ -417,7 +419,7 @@ class History(RuleBasedStateMachine):
     def a_canary_gets_more_requests_only_when_it_has_ready_pods(self) -> None:
         weights, before = self.world.status.get("weights", {}).get("desired", 0), self.seen_weight
         self.seen_weight = weights
-        if weights > before and self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1):
+        if weights > before and self._spec().get("replicas", 1):
             assert self._ready(self.world.status["canary"]["revision"])
 
     @invariant()
@@ -478,33 +480,79 @@ class History(RuleBasedStateMachine):
         return spec
 
     def _settle(self) -> None:
-        asyncio.run(self.world.settle(rounds=60, after_a_pass=self._after_a_pass))
+        asyncio.run(self.world.settle(rounds=60, before_a_pass=self._before_a_pass, after_a_pass=self._after_a_pass))
+
+    def _pass(self) -> None:
+        self._before_a_pass()
+        try:
+            asyncio.run(self.world.reconcile())
+        except (errors.ClusterError, Killed) as error:
+            self._after_half_a_pass()
+            if isinstance(error, Killed):
+                raise
+        else:
+            self._after_a_pass()
+
+    def _before_a_pass(self) -> None:
+        self.pods_before = self._counts()
+
+    def _after_half_a_pass(self) -> None:
+        """Pods come before weights: what the status does not say yet is no excuse, but for those that are to end first."""
+        if self._spec().get("rollout", {}).get("onNoCapacity") != "recreate":
+            self._stable_has_what_it_carries(least=self._held_share())
+            self._nobody_is_sent_to_pods_that_were_ended()
 
     def _after_a_pass(self) -> None:
         self.the_address_never_leaves_ready_pods_for_unready_ones()
         self.a_canary_gets_more_requests_only_when_it_has_ready_pods()
         self.testers_get_a_canary_only_when_it_has_ready_pods()
-
-    def _pass(self) -> None:
-        before, spec = self._counts(), self._spec()
-        with contextlib.suppress(errors.ClusterError):
-            asyncio.run(self.world.reconcile())
-        stable = self.world.status.get("stable", {}).get("revision")
-        capacity = self.world.status.get("capacity", {})
-        ends_first = spec.get("rollout", {}).get("strategy") == "recreate" or capacity.get("stableEnded")
-        if stable in before and not ends_first:
-            assert self._counts()[stable] >= min(before[stable], self._carries(spec)), "stable has fewer than it needs"
+        lends = self.world.status.get("capacity", {}).get("lentByStable")
+        share = 100 - self.world.status.get("weights", {}).get("desired", 0) if lends else 100
+        self._stable_has_what_it_carries(least=max(share, self._held_share()))
+        self._nobody_is_sent_to_pods_that_were_ended()
         if not self.world.deaf:
             self._callers_can_use_what_they_get()
 
-    def _carries(self, spec: Manifest) -> int:
-        """How many pods stable must have. What an autoscaler has given it no pass takes away: only that one knows what they do."""
-        if "autoscaling" in spec:
-            return sys.maxsize
-        lends = self.world.status.get("capacity", {}).get("lentByStable")
-        share = 100 - self.world.status.get("weights", {}).get("desired", 0) if lends else 100
-        replicas: int = spec.get("replicas", 1)
-        return max(-(-replicas * share // 100), min(replicas, 1))
+    def _stable_has_what_it_carries(self, *, least: float) -> None:
+        """Pods for `least` percent of the requests. What an autoscaler gave it no pass takes away: only that one knows what they do."""
+        spec, stable = self._spec(), self.world.status.get("stable", {}).get("revision")
+        if stable not in self.pods_before or self._ends_first():
+            return
+        replicas = spec.get("replicas", 1)
+        needed = sys.maxsize if "autoscaling" in spec else max(math.ceil(replicas * least / 100), min(replicas, 1))
+        has = self._counts().get(stable, 0)
+        assert has >= min(self.pods_before[stable], needed), "stable has fewer pods than it needs"
+
+    def _nobody_is_sent_to_pods_that_were_ended(self) -> None:
+        """By this pass: the last of a revision goes when no router, and no Gateway, has anything for it."""
+        if self._ends_first() or not self._spec().get("replicas", 1):
+            return
+        counts, held = self._counts(), self._held_splits()
+        for revision in {revision for split in held for revision, share in split.items() if share}:
+            assert counts.get(revision, 0) or not self.pods_before.get(revision, 0), (
+                "requests go to pods that were ended"
+            )
+
+    def _ends_first(self) -> bool:
+        """Do stable's pods end before others start?"""
+        strategy = self._spec().get("rollout", {}).get("strategy")
+        return bool(strategy == "recreate" or self.world.status.get("capacity", {}).get("stableEnded"))
+
+    def _held_share(self) -> float:
+        """The most of the requests that somebody sends to stable, in percent."""
+        stable = self.world.status.get("stable", {}).get("revision")
+        return max((split.get(stable, 0) for split in self._held_splits()), default=0)
+
+    def _held_splits(self) -> list[dict[str, float]]:
+        """By revision, in percent: what those really hold who divide the requests now."""
+        selector = self.world.address["spec"]["selector"] if self.world.address else {}
+        if route := self.world.gateway.held.get(self.world.ref(HTTP_ROUTE)):
+            shares = http_route.backends(route)
+            if http_route.divides(route):
+                return [{revision: 100 * share / sum(shares.values()) for revision, share in shares.items()}]
+        if selector.get(names.APP_COMPONENT) == names.ROUTER:
+            return self.world.agents.shares()
+        return [{selector[names.REVISION]: 100}] if names.REVISION in selector else []
 
     def _callers_can_use_what_they_get(self) -> None:
         spec, status = self._spec(), self.world.status

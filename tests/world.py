@@ -431,10 +431,17 @@ class World:
 
     # What happens.
 
-    async def settle(self, *, rounds: int = 30, after_a_pass: Callable[[], None] = lambda: None) -> None:
+    async def settle(
+        self,
+        *,
+        rounds: int = 30,
+        before_a_pass: Callable[[], None] = lambda: None,
+        after_a_pass: Callable[[], None] = lambda: None,
+    ) -> None:
         """Let the operator and the controllers act in turn until nothing changes any more."""
         for _ in range(rounds):
             before = self.cluster._revision, self.agents.states, repr(self.meter._rollouts)
+            before_a_pass()
             await self.reconcile()
             after_a_pass()
             self.run_controllers()

@@ -10,7 +10,21 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from history import Experimenting, History
 from moorage_operator import errors
-from moorage_operator.core import compare, gate, no_capacity, plan, resources, rollout, sizing, state, steps, told
+from moorage_operator.core import (
+    compare,
+    gate,
+    no_capacity,
+    plan,
+    resources,
+    rollout,
+    sizing,
+    state,
+    steps,
+    told,
+    waiting,
+)
+from moorage_operator.core.spec import Spec
+from moorage_operator.core.state import State
 
 pytestmark = pytest.mark.timeout(900)
 """They take half a minute each where nothing else runs, those that are RARE three."""
@@ -33,6 +47,14 @@ def address_of_the_first(make: Any) -> Any:
     return lambda owner, spec, revision: make(owner, spec, first.setdefault(owner.uid, revision))
 
 
+def pods_that_end_by_the_clock(state: State, world: waiting.World) -> State:
+    return state.changed(leaving=tuple(role for role in state.leaving if world.now < (role.scale_down_at or world.now)))
+
+
+def pods_by_the_wanted_weight(state: State, spec: Spec) -> int:
+    return -(-spec.fixed_replicas * (100 - state.position.weight) // 100)
+
+
 NOTHING = staticmethod(lambda *_: ())
 Fault = tuple[Any, str, Any]
 FAULTS: dict[str, Fault | list[Fault]] = {
@@ -53,6 +75,8 @@ FAULTS: dict[str, Fault | list[Fault]] = {
     "callers get what they can't use": (gate, "refusal", lambda *_: None),
     "stable gives up pods that it needs": (no_capacity, "_spare", lambda spec, _: max(spec.fixed_replicas - 1, 0)),
     "an autoscaler outlives its revision": (plan, "_ONLY_WITH_TRAFFIC", (None,)),
+    "pods end before the routers have left them": (rollout, "_without_departed", pods_that_end_by_the_clock),
+    "stable shrinks before the weight has moved": (no_capacity, "stable_pods", pods_by_the_wanted_weight),
     "the address stays where it was first": (
         resources,
         "make_stable_service",
