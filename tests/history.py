@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 import sys
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -121,6 +122,7 @@ class History(RuleBasedStateMachine):
         self.seen_weight = 0
         self.seen_routes: set[tuple[str, str]] = set()
         self.pods_before: dict[str, int] = {}
+        self.misses_events = False
         self.said = 0
 
     # Users.
@@ -213,6 +215,20 @@ class History(RuleBasedStateMachine):
         self.world.apply(experiment=None, autoscaling=None, replicas=3, rollout=JUDGED)
         self._follow(version, bad=bad)
 
+    @rule(
+        version=VERSIONS, fate=st.sampled_from([world.loading, world.failing("ModelLoadFailed")]), at_once=st.booleans()
+    )
+    def come_with_pods_that_fail(self, version: str, fate: world.Fate, at_once: bool) -> None:
+        """The same: none of them is ever ready, or all of them fail when they have requests."""
+        self.world.fates.clear()
+        self.come_to_rest(later=31)
+        self.world.apply(autoscaling=None, replicas=3, rollout={"steps": [{"setWeight": 50}, {"pause": {}}]})
+        if at_once:
+            self.world.fates[version] = fate
+        self._follow(version)
+        self.world.fates[version] = fate
+        self.world.run_controllers()
+
     def _follow(self, version: str, *, bad: int | None = None) -> None:
         """With requests, if `bad` says how many of them fail."""
         self.world.move_alias(version)
@@ -254,7 +270,9 @@ class History(RuleBasedStateMachine):
 
     @rule(deaf=st.booleans())
     def lose_events(self, deaf: bool) -> None:
+        """What was lost stays unknown until the next resync."""
         self.world.deaf = deaf
+        self.misses_events |= deaf
 
     # Time, and the operator.
 
@@ -296,6 +314,7 @@ class History(RuleBasedStateMachine):
             self._pass()
         self.world.cluster.after_write = self.world.cluster.before_write = None
         self.world.restart()
+        self.misses_events = self.world.deaf
 
     @rule(later=st.sampled_from([0, 31]))
     def come_to_rest(self, later: int) -> None:
@@ -309,6 +328,7 @@ class History(RuleBasedStateMachine):
         self.world.gateway.sleeps = False
         self.world.move_alias(self.world.champion)
         self.world.resync()
+        self.misses_events = False
         self._settle()
         self.world.now += timedelta(seconds=later)
         self._settle()
@@ -420,7 +440,22 @@ class History(RuleBasedStateMachine):
         weights, before = self.world.status.get("weights", {}).get("desired", 0), self.seen_weight
         self.seen_weight = weights
         if weights > before and self._spec().get("replicas", 1):
-            assert self._ready(self.world.status["canary"]["revision"])
+            canary = self.world.status["canary"]["revision"]
+            assert self._ready(canary)
+            assert self._available(canary) >= self._needed_for(weights)
+
+    def _available(self, revision: str) -> int:
+        """As the Deployment's controller has said last."""
+        (deployment,) = (item for item in self.world.of_models(DEPLOYMENT) if item["metadata"]["name"] == revision)
+        available: int = deployment["status"]["availableReplicas"]
+        return available
+
+    def _needed_for(self, weight: int) -> int:
+        """Pods that its share needs, where neither an autoscaler nor a step says something else."""
+        if "autoscaling" in self._spec() or "canaryScale" in self.world.status:
+            return 1
+        replicas: int = self._spec().get("replicas", 1)
+        return -(-replicas * weight // 100)
 
     @invariant()
     def the_address_never_leaves_ready_pods_for_unready_ones(self) -> None:
@@ -480,7 +515,13 @@ class History(RuleBasedStateMachine):
         return spec
 
     def _settle(self) -> None:
-        asyncio.run(self.world.settle(rounds=60, before_a_pass=self._before_a_pass, after_a_pass=self._after_a_pass))
+        """Routers and events are well then."""
+        self.lost_for: Counter[str] = Counter()
+        asyncio.run(
+            self.world.settle(
+                rounds=60, before_a_pass=self._before_a_pass, after_a_pass=self._after_a_pass_with_all_in_touch
+            )
+        )
 
     def _pass(self) -> None:
         self._before_a_pass()
@@ -510,8 +551,13 @@ class History(RuleBasedStateMachine):
         share = 100 - self.world.status.get("weights", {}).get("desired", 0) if lends else 100
         self._stable_has_what_it_carries(least=max(share, self._held_share()))
         self._nobody_is_sent_to_pods_that_were_ended()
-        if not self.world.deaf:
+        if not self.misses_events:
+            self._no_canary_has_requests_and_no_pods()
             self._callers_can_use_what_they_get()
+
+    def _after_a_pass_with_all_in_touch(self) -> None:
+        self._after_a_pass()
+        self._routers_leave_a_canary_that_lost_its_pods()
 
     def _stable_has_what_it_carries(self, *, least: float) -> None:
         """Pods for `least` percent of the requests. What an autoscaler gave it no pass takes away: only that one knows what they do."""
@@ -532,6 +578,28 @@ class History(RuleBasedStateMachine):
             assert counts.get(revision, 0) or not self.pods_before.get(revision, 0), (
                 "requests go to pods that were ended"
             )
+
+    def _no_canary_has_requests_and_no_pods(self) -> None:
+        """Not even for a moment after a pass that knew of it."""
+        status = self.world.status
+        sends = status.get("weights", {}).get("desired") or status.get("headerRoutes")
+        if "stable" in status and sends and self._spec().get("replicas", 1):
+            assert self._ready(status["canary"]["revision"]), "a canary keeps its requests without any ready pod"
+
+    def _routers_leave_a_canary_that_lost_its_pods(self) -> None:
+        """What they really hold: one pass sees it, and before the next one they have heard of it.
+
+        A route that is to go stays as it is, until the router that takes over does its part.
+        """
+        route = self.world.gateway.held.get(self.world.ref(HTTP_ROUTE))
+        is_to_go = http_route.divides(route) and self._spec().get("traffic", {}).get("router") != "gateway"
+        if is_to_go or not self._spec().get("replicas", 1):
+            return
+        stable = self.world.status.get("stable", {}).get("revision")
+        sent_to = {revision for split in self._held_splits() for revision, share in split.items() if share}
+        lost = {revision for revision in sent_to if stable not in (None, revision) and not self._ready(revision)}
+        self.lost_for = Counter({revision: self.lost_for[revision] + 1 for revision in lost})
+        assert max(self.lost_for.values(), default=0) <= 2, "the routers send requests to nobody"
 
     def _ends_first(self) -> bool:
         """Do stable's pods end before others start?"""

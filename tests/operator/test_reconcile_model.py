@@ -23,6 +23,7 @@ from moorage_operator.core import (
     told,
     waiting,
 )
+from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
 from moorage_operator.core.state import State
 
@@ -47,6 +48,11 @@ def address_of_the_first(make: Any) -> Any:
     return lambda owner, spec, revision: make(owner, spec, first.setdefault(owner.uid, revision))
 
 
+def harm_that_is_not_seen(state: State, obstacle: waiting.Obstacle | None, world: waiting.World) -> Problem | None:
+    found = FAILURE(state, obstacle, world)
+    return None if found and found.reason is Reason.CANARY_LOST else found
+
+
 def pods_that_end_by_the_clock(state: State, world: waiting.World) -> State:
     return state.changed(leaving=tuple(role for role in state.leaving if world.now < (role.scale_down_at or world.now)))
 
@@ -55,6 +61,7 @@ def pods_by_the_wanted_weight(state: State, spec: Spec) -> int:
     return -(-spec.fixed_replicas * (100 - state.position.weight) // 100)
 
 
+FAILURE = rollout._failure
 NOTHING = staticmethod(lambda *_: ())
 Fault = tuple[Any, str, Any]
 FAULTS: dict[str, Fault | list[Fault]] = {
@@ -75,8 +82,10 @@ FAULTS: dict[str, Fault | list[Fault]] = {
     "callers get what they can't use": (gate, "refusal", lambda *_: None),
     "stable gives up pods that it needs": (no_capacity, "_spare", lambda spec, _: max(spec.fixed_replicas - 1, 0)),
     "an autoscaler outlives its revision": (plan, "_ONLY_WITH_TRAFFIC", (None,)),
+    "a canary keeps its weight after losing its pods": (rollout, "_failure", harm_that_is_not_seen),
     "pods end before the routers have left them": (rollout, "_without_departed", pods_that_end_by_the_clock),
     "stable shrinks before the weight has moved": (no_capacity, "stable_pods", pods_by_the_wanted_weight),
+    "a canary gets more than its pods can carry": (sizing, "canary_pods", lambda *_: 1),
     "the address stays where it was first": (
         resources,
         "make_stable_service",
