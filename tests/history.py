@@ -16,6 +16,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+import endings
 import picture
 import world
 from moorage_operator import errors
@@ -343,19 +344,50 @@ class History(RuleBasedStateMachine):
         assert not self.world.cluster.writes
         self._all_is_in_order()
         self._all_is_told()
+        self._no_step_takes_longer_than_it_may()
+
+    def _no_step_takes_longer_than_it_may(self) -> None:
+        """Where the clock has leapt over a step, what was counted before still has to be looked at."""
+        until = self.world.now + endings.LOOKS
+        while endings.overstays(self._spec(), self.world.status, self.world.now):
+            assert self.world.now < until, f"it stays for ever: {self.world.status['message']}"
+            self._look_again()
 
     @rule()
     def everything_heals(self) -> None:
+        """By itself all ends then, but what a person has to say something to; and that, once it is said."""
         self.world.fates.clear()
         self.world.gpus = None
         self.world.apply(rollout=self._spec().get("rollout", {}) | {"signature": "any"})
         for _ in range(10):
-            self.come_to_rest(later=31)
+            self.come_to_rest(later=0)
+            self._end_or_ask_a_person()
             if not self._push_on():
                 break
+        self.come_to_rest(later=31)
         replicas = self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1)
         assert self.world.status.get("stable", {}).get("modelVersion") == self.world.champion
         assert self.world.condition("Ready")[0] == ("True" if replicas else "False")
+
+    def _end_or_ask_a_person(self) -> None:
+        begun = self.world.now
+        while "canary" in self.world.status and not self._asks_a_person():
+            longest = endings.longest(self._spec(), self.world.status, begun)
+            assert self.world.now - begun < longest, f"it never ends: {self.world.status['message']}"
+            self._look_again()
+
+    def _asks_a_person(self) -> bool:
+        return endings.may_wait_for_a_person(self._spec(), self.world.status, self.world.now)
+
+    def _look_again(self) -> None:
+        """When the operator itself wants to, and no sooner: nothing happens until then."""
+        self.world.now = self._looks_again_at()
+        self._settle()
+
+    def _looks_again_at(self) -> datetime:
+        moment = self.world.next_moment()
+        assert moment, f"nobody ever looks again: {self.world.status['message']}"
+        return moment
 
     def _all_is_in_order(self) -> None:
         """The address is stable's; of revisions without a role there are only Deployments at 0, as many as wanted; of what was taken
@@ -367,7 +399,7 @@ class History(RuleBasedStateMachine):
         active |= self._arms(status)
         for leaving in status.get("leaving", ()):
             active.add(leaving["revision"])
-            assert datetime.fromisoformat(leaving["scaleDownAt"]) > self.world.now
+            assert self.world.now < self._looks_again_at() <= datetime.fromisoformat(leaving["scaleDownAt"])
         assert {pod["metadata"]["labels"][names.REVISION] for pod in self.world.of_models(POD)} <= active
         for kind in (SERVICE, AUTOSCALER, DISRUPTION_BUDGET):
             assert {item["metadata"]["labels"].get(names.REVISION) for item in self.world.of_models(kind)} <= {
@@ -504,8 +536,12 @@ class History(RuleBasedStateMachine):
             assert [owner["uid"] for owner in item["metadata"]["ownerReferences"]] == [uid]
 
     def teardown(self) -> None:
-        """However it went, it ends well. Few histories take out of the spec what was added to it, and change nothing else there."""
+        """However it went, nothing waits beyond its time, and when all is well it ends well. Few histories take out of the spec what was
+        added to it, and change nothing else there.
+        """
         if hasattr(self, "world"):
+            self.let_time_pass(700)
+            self.come_to_rest(later=31)
             service = self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("service", {})
             self.world.apply(service=service | {"annotations": {}})
             self.everything_heals()
@@ -570,8 +606,9 @@ class History(RuleBasedStateMachine):
         assert has >= min(self.pods_before[stable], needed), "stable has fewer pods than it needs"
 
     def _nobody_is_sent_to_pods_that_were_ended(self) -> None:
-        """By this pass: the last of a revision goes when no router, and no Gateway, has anything for it."""
-        if self._ends_first() or not self._spec().get("replicas", 1):
+        """By this pass: the last of a revision goes when no router, and no Gateway, has anything for it; but for those that make room."""
+        makes_room = self._spec().get("rollout", {}).get("onNoCapacity") == "recreate"
+        if makes_room or self._ends_first() or not self._spec().get("replicas", 1):
             return
         counts, held = self._counts(), self._held_splits()
         for revision in {revision for split in held for revision, share in split.items() if share}:
@@ -642,6 +679,9 @@ class History(RuleBasedStateMachine):
             self._say(f"undo@{status['undo']['insteadOf']}")
         elif "canary" in status:
             self._say(f"promoteFull@{status['canary']['revision']}")
+            self._settle()
+            self._end_or_ask_a_person()
+            assert "canary" not in self.world.status, f"it was promoted, and stays: {self.world.status['message']}"
         elif "rejected" in status:
             self._say(f"retry@{status['rejected'][0]['revision']}")
         else:

@@ -467,6 +467,11 @@ class World:
         await self._reconcile_router()
         self.again_at = self.now + timedelta(seconds=again) if again is not None else None
 
+    def next_moment(self) -> datetime | None:
+        """When the operator looks again by itself, or counts again; None if nothing but an event ever wakes it."""
+        moments = [self.again_at] + [self.now + item.wanted.interval for item in self.meter._rollouts.values()]
+        return min((moment for moment in moments if moment), default=None)
+
     async def _reconcile_router(self) -> None:
         """Again, as the queue does it, when something is not as it was known."""
         for _ in range(5):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from history import Experimenting, History
 from moorage_operator import errors
 from moorage_operator.core import (
     compare,
+    decide,
     gate,
     no_capacity,
     plan,
@@ -26,6 +28,7 @@ from moorage_operator.core import (
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.spec import Spec
 from moorage_operator.core.state import State
+from moorage_operator.core.strategy import Pause
 
 pytestmark = pytest.mark.timeout(900)
 """They take half a minute each where nothing else runs, those that are RARE three."""
@@ -46,6 +49,11 @@ TestExperimenting.settings = TestHistory.settings
 def address_of_the_first(make: Any) -> Any:
     first: dict[str, str] = {}
     return lambda owner, spec, revision: make(owner, spec, first.setdefault(owner.uid, revision))
+
+
+def pause_that_never_ends(pause: Pause, state: State, world: waiting.World) -> waiting.Obstacle:
+    until = world.now + (pause.length or timedelta())
+    return waiting.Obstacle(waiting.WaitsFor.CLOCK, "", until)
 
 
 def harm_that_is_not_seen(state: State, obstacle: waiting.Obstacle | None, world: waiting.World) -> Problem | None:
@@ -82,6 +90,9 @@ FAULTS: dict[str, Fault | list[Fault]] = {
     "callers get what they can't use": (gate, "refusal", lambda *_: None),
     "stable gives up pods that it needs": (no_capacity, "_spare", lambda spec, _: max(spec.fixed_replicas - 1, 0)),
     "an autoscaler outlives its revision": (plan, "_ONLY_WITH_TRAFFIC", (None,)),
+    "a timed pause never ends": (steps, "_pause", pause_that_never_ends),
+    "the progress deadline never comes": (steps, "deadline_of", lambda *_: None),
+    "nobody looks again when a time is up": (decide, "_look_again_at", lambda *_: None),
     "a canary keeps its weight after losing its pods": (rollout, "_failure", harm_that_is_not_seen),
     "pods end before the routers have left them": (rollout, "_without_departed", pods_that_end_by_the_clock),
     "stable shrinks before the weight has moved": (no_capacity, "stable_pods", pods_by_the_wanted_weight),
