@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from moorage_operator.core import broken, evidence, guards, ticks
+from moorage_operator.core import broken, evidence, guards, latencies, ticks
 from moorage_operator.core.counted import RESTARTS, Sample
 from moorage_operator.core.guards import Verdict
-from moorage_operator.core.judgement import Analysis, Guard, Latency, Prometheus
+from moorage_operator.core.judgement import Analysis, Guard, Prometheus
 from moorage_operator.core.state import Judged, Measured
 from moorage_operator.core.ticks import Arms
 
@@ -43,7 +43,6 @@ def heed(analysis: Analysis, judged: tuple[Judged, ...], measured: Measured, sam
     """With one more sample."""
     restarts = measured.restarts + sample.count(None, RESTARTS)
     measured = msgspec.structs.replace(measured, at=sample.until, restarts=restarts)
-    measured = _with_ratio(measured, sample, arms) if arms.weight else _with_baseline(measured, sample, arms)
     before = {item.guard: item for item in _of_now(analysis, judged)}
     alpha = guards.alpha_of_each(analysis.alpha, sum(not item.prometheus for item in analysis.guards))
     seen = {
@@ -53,7 +52,7 @@ def heed(analysis: Analysis, judged: tuple[Judged, ...], measured: Measured, sam
     # A guard that sees nothing at this weight keeps what it saw before.
     found = tuple((before | seen)[guard.name] for guard in analysis.guards if guard.name in before | seen)
     harmful = [f"{item.guard}: {item.message}" for item in found if item.verdict is Verdict.HARM]
-    return Report(found, measured, "; ".join(harmful))
+    return Report(found, _with_sample(measured, sample, arms, analysis, found), "; ".join(harmful))
 
 
 def seeing(analysis: Analysis, weight: int) -> tuple[Guard, ...]:
@@ -82,7 +81,8 @@ def missing(analysis: Analysis, judged: tuple[Judged, ...], *, weight: int, last
         least = min(analysis.min_requests, 1) if guard.prometheus else analysis.min_requests
         if item.canary_requests < least:
             what = "ticks with a number" if guard.prometheus else "requests of the new version have been judged"
-            waiting.append(f"{guard.name}: {item.canary_requests} of {least} {what}")
+            why = f" ({item.message})" if guard.latency and item.state.threshold is None else ""
+            waiting.append(f"{guard.name}: {item.canary_requests} of {least} {what}{why}")
         elif last_step and analysis.require == "safe" and item.verdict is not Verdict.SAFE:
             waiting.append(f"{guard.name}: {item.message}")
     return "; ".join(waiting)
@@ -99,17 +99,18 @@ def _judge(guard: Guard, before: Judged | None, alpha: float, measured: Measured
     if guard.prometheus:
         return _judge_query(guard, guard.prometheus, state, sample)
     if guard.latency and state.threshold is None:
-        state = msgspec.structs.replace(state, threshold=_threshold(guard.latency, measured, sample, arms))
+        state = msgspec.structs.replace(state, threshold=latencies.threshold(guard.latency, measured, sample, arms))
     test = _test(guard, state)
     if test is None:
-        message = "not judged: there is no latency of stable to compare with"
-        return Judged(guard.name, Verdict.NO_TRAFFIC, message, state=state)
+        words = latencies.wanting(guard.latency, measured) if guard.latency else ""
+        return Judged(guard.name, Verdict.NO_TRAFFIC, words, state=state)
     tick = ticks.of_guard(guard, sample, arms, threshold=state.threshold)
     state = guards.observe(test, state, tick, ticks.pairs(sample, arms) if guard.feedback else guards.NO_PAIRS)
     is_broken = guard.error_rate is not None and broken.is_broken(test, state, tick)
     found = guards.find(test, state, alpha=alpha, is_broken=is_broken)
     harm, safe = float(guards.in_short(found.harm)), float(guards.in_short(found.safe))
-    message = f"{found.message}{_lost(measured)}"
+    remark = latencies.remark(guard.latency, state.threshold, measured) if guard.latency and state.threshold else ""
+    message = f"{found.message}{remark}{_lost(measured)}"
     return Judged(guard.name, found.verdict, message, harm, safe, state.canary_requests, state)
 
 
@@ -153,16 +154,6 @@ def _first_state(guard: Guard, measured: Measured) -> guards.State:
     return guards.State(dispersion=round(dispersion, 3), hash=guard.hash)
 
 
-def _threshold(latency: Latency, measured: Measured, sample: Sample, arms: Arms) -> float | None:
-    """Seconds: rounded up to an edge of stable's histogram, because only those can be counted."""
-    if latency.max_seconds is not None:
-        edges = ticks.edges(sample, arms.stable).values()
-        return min((edge for edge in edges if edge >= latency.max_seconds), default=None)
-    total = measured.latencies.get(ticks.INFINITE, 0)
-    finite = {float(edge): count for edge, count in measured.latencies.items() if edge != ticks.INFINITE}
-    return min((edge for edge, count in finite.items() if total and count >= latency.quantile * total), default=None)
-
-
 def _test(guard: Guard, state: guards.State) -> guards.Guard | None:
     """None for a latency that can't be compared with anything."""
     if guard.error_rate:
@@ -177,16 +168,19 @@ def _test(guard: Guard, state: guards.State) -> guards.Guard | None:
     return guards.latency(guard.name, quantile=guard.latency.quantile, seconds=state.threshold)
 
 
-def _with_baseline(measured: Measured, sample: Sample, arms: Arms) -> Measured:
+def _with_sample(
+    measured: Measured, sample: Sample, arms: Arms, analysis: Analysis, found: tuple[Judged, ...]
+) -> Measured:
+    """After it has been judged: what is measured of stable here is what later samples are judged by."""
+    relative = {guard.name for guard in analysis.guards if guard.latency and guard.latency.max_seconds is None}
+    waits = any(item.guard in relative and item.state.threshold is None for item in found)
+    if waits or not arms.weight:
+        measured = latencies.with_stable(measured, sample, arms)
+    if arms.weight:
+        return _with_ratio(measured, sample, arms)
     tick = ticks.failed(sample, ticks.STABLE, arms.stable, arms)
-    latencies = dict(measured.latencies)
-    marks = ticks.marks_of(ticks.STABLE, arms)
-    edges = ticks.edges(sample, arms.stable).keys() | {ticks.INFINITE}
-    for name, count in sample.counts.items():
-        if len(name) == 5 and name[:2] == (arms.stable, "seconds") and name[2] in marks and name[4] in edges:
-            latencies[name[4]] = latencies.get(name[4], 0) + round(count)
     baseline = (*measured.baseline, tick)[-MOST_BASELINE_TICKS:]
-    return msgspec.structs.replace(measured, baseline=baseline, latencies=latencies)
+    return msgspec.structs.replace(measured, baseline=baseline)
 
 
 def _with_ratio(measured: Measured, sample: Sample, arms: Arms) -> Measured:

@@ -151,7 +151,7 @@ class Measured(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     baseline: tuple[tuple[int, int], ...] = ()
     """Stable's requests and errors in the ticks before the first weight."""
     latencies: dict[str, int] = {}
-    """Stable's requests before the first weight, by the edges of its histogram, each with all that were faster."""
+    """Stable's requests before any threshold was taken from them, by the edges of its histogram, each with all that were faster."""
 
 
 class State(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
