@@ -261,6 +261,7 @@ QUERY = {"guards": [{"name": "custom", "prometheus": {"query": "errors{revision=
         ([0.2, *20 * [0.05]], Verdict.SAFE),
         ([0.2, *10 * [0.05], "Prometheus does not answer", *10 * [0.05]], Verdict.SAFE),
         (["Prometheus does not answer"], Verdict.NO_TRAFFIC),
+        ([*20 * [0.05], "Prometheus does not answer"], Verdict.NO_TRAFFIC),
         ([0.2, 0.2, "Prometheus does not answer", 0.2], Verdict.HARM),
     ],
 )
@@ -277,6 +278,30 @@ def test_a_query_is_harm_three_times_out_of_bounds_and_safe_when_it_was_not_for_
         state = state.changed(analysis=msgspec.convert(msgspec.to_builtins(found), tuple[Judged, ...]))
 
     assert state.analysis[0].verdict is verdict
+
+
+@pytest.mark.parametrize("requests", [0, 100])
+def test_a_query_that_has_a_number_no_more_gives_the_canary_no_more(requests: int) -> None:
+    options = judged_by(**QUERY, minRequests=requests)
+    [guard] = replace(QUARTER, options=options).world.spec.rollout.judged_by.guards
+    state = guards.State(canary_requests=500, within_bounds=500, hash=guard.hash)
+    before = (Judged("custom", Verdict.SAFE, "0.05 (max 0.1)", canary_requests=500, state=state),)
+    looks = {
+        value: replace(
+            QUARTER,
+            sample=replace(counted((300, 0)), queried={"custom": value}),
+            measured=Measured(weight=25),
+            options=options,
+            seen=before,
+        ).after()
+        for value in ("the query gives 0 series, and not one", 0.05)
+    }
+    without, with_number = looks.values()
+
+    assert without.obstacle
+    assert without.obstacle.waits_for is TRAFFIC
+    assert without.obstacle.message == "custom: no number: the query gives 0 series, and not one"
+    assert with_number.state.position.weight == 50
 
 
 def test_what_is_to_be_counted() -> None:

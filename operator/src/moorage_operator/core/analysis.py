@@ -77,12 +77,14 @@ def missing(analysis: Analysis, judged: tuple[Judged, ...], *, weight: int, last
     found = {item.guard: item for item in _of_now(analysis, judged)}
     waiting = []
     for guard in seeing(analysis, weight):
-        item = found.get(guard.name, Judged(guard.name, Verdict.NO_TRAFFIC, "no request has been judged yet"))
-        least = min(analysis.min_requests, 1) if guard.prometheus else analysis.min_requests
-        if item.canary_requests < least:
-            what = "ticks with a number" if guard.prometheus else "requests of the new version have been judged"
+        item = found.get(guard.name, Judged(guard.name, Verdict.NO_TRAFFIC, "nothing has been seen yet"))
+        if guard.prometheus and item.verdict is Verdict.NO_TRAFFIC:
+            # A number from before says nothing of now, and minRequests are no numbers.
+            waiting.append(f"{guard.name}: {item.message}")
+        elif not guard.prometheus and item.canary_requests < analysis.min_requests:
+            seen = f"{item.canary_requests} of {analysis.min_requests} requests of the new version have been judged"
             why = f" ({item.message})" if guard.latency and item.state.threshold is None else ""
-            waiting.append(f"{guard.name}: {item.canary_requests} of {least} {what}{why}")
+            waiting.append(f"{guard.name}: {seen}{why}")
         elif last_step and analysis.require == "safe" and item.verdict is not Verdict.SAFE:
             waiting.append(f"{guard.name}: {item.message}")
     return "; ".join(waiting)
@@ -122,11 +124,14 @@ def _lost(measured: Measured) -> str:
 
 
 def _judge_query(guard: Guard, wanted: Prometheus, state: guards.State, sample: Sample) -> Judged:
-    """Its state counts ticks: those with a number, those out of bounds without a good one between them, and those since."""
+    """Its state counts ticks: those with a number, those out of bounds without a good one between them, and those since.
+
+    Without a number now there is no verdict, whatever there was before.
+    """
     value = sample.queried.get(guard.name, "it has not been asked yet")
     if isinstance(value, str):
-        verdict = Verdict.CONTINUE if state.canary_requests else Verdict.NO_TRAFFIC
-        return Judged(guard.name, verdict, f"no number: {value}", canary_requests=state.canary_requests, state=state)
+        words = f"no number: {value}"
+        return Judged(guard.name, Verdict.NO_TRAFFIC, words, canary_requests=state.canary_requests, state=state)
     is_bad = (wanted.max is not None and value > wanted.max) or (wanted.min is not None and value < wanted.min)
     state = msgspec.structs.replace(
         state,
