@@ -66,6 +66,8 @@ UNLIKE = {
     "fraud-v3 shadow fraud-v4 disagree": 20,
     "fraud-v3 shadow fraud-v4 failed": 5,
 }
+NO_CAPACITY = {"fraud-v3 shadow fraud-v4 agree": 100, "fraud-v3 shadow fraud-v4 dropped": 900}
+FAILING = {"fraud-v3 shadow fraud-v4 agree": 100, "fraud-v3 shadow fraud-v4 failed": 25}
 WRONG = {
     "fraud-v3 feedback fraud-v4 canary wrong": 40,
     "fraud-v4 feedback fraud-v4 canary right": 60,
@@ -85,6 +87,7 @@ HARM = {
     "it fails by gRPC only": (counted((200, 0), BY_GRPC), {}, "30 of 200 (15.00%) failed"),
     "it is slow": (counted((200, 0), SLOWLY), SLOW, "it: 80 of 200 (40.00%) took longer than 0.2 s"),
     "it disagrees": (counted((0, 0), UNLIKE), SAME, "it: 25 of 125 (20.00%) were answered unlike stable: worse"),
+    "its shadow fails": (counted((0, 0), FAILING), SAME, "it: 25 of 125 (20.00%) were answered unlike stable: worse"),
     "callers say it is wrong": (counted((0, 0), WRONG), RIGHT, "it: 40 of 100 (40.00%) were wrong"),
     "pairs say that it is the wrong one": (counted((0, 0), WRONG_IN_PAIRS), RIGHT, "worse"),
 }  # fmt: skip
@@ -111,6 +114,7 @@ HARMLESS = {
     "errors of testers do not count": (counted((200, 0), {"router canary-match bad": 90}), {}),
     "gRPC errors of testers do not count": (counted((200, 0), {"fraud-v4 requests canary/match grpc 13": 90}), {}),
     "a caller's own mistakes by gRPC": (counted((200, 0), {"fraud-v4 requests canary grpc 3": 90}), {}),
+    "its shadow is overloaded": (counted((200, 0), NO_CAPACITY), SAME),
     "as slow as stable": (counted((200, 0), (SLOWLY | {"fraud-v3 seconds stable v2 0.2": 540})), SLOW),
 }  # fmt: skip
 
@@ -152,6 +156,15 @@ def test_whether_it_gets_more(given: A, step: int, waits_for: WaitsFor) -> None:
     assert after.state.position.index == step
     assert after.obstacle
     assert after.obstacle.waits_for is waits_for
+
+
+def test_an_overloaded_shadow_is_no_evidence_at_all() -> None:
+    sample = counted((300, 0), {"fraud-v3 shadow fraud-v4 dropped": 900})
+    after = replace(QUARTER, sample=sample, measured=Measured(weight=25), options=judged_by(**SAME)).after()
+
+    assert after.state.analysis[0].verdict is Verdict.NO_TRAFFIC
+    assert after.obstacle
+    assert after.obstacle.message == "it: 0 of 100 requests of the new version have been judged"
 
 
 def test_inconclusive_may_mean_back() -> None:

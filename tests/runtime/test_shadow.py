@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,10 +31,10 @@ MARKED = {"x-moorage-shadow": CANARY}
 class Other:
     """The other revision: it answers what a test says, when it says so."""
 
-    def __init__(self, answer: Any = 3.0, status: int = 200) -> None:
+    def __init__(self, answer: Any = 3.0, status: int = 200, fault: Exception | None = None) -> None:
         self.answer = answer
         self.status = status
-        self.fault: Exception | None = None
+        self.fault = fault
         self.taken: list[shadow.Copy] = []
         self.open = threading.Event()
         self.open.set()
@@ -108,6 +110,13 @@ def finish(metrics: telemetry.Metrics, shadows: shadow.Shadows, copy: shadow.Cop
         (Other([3.0, 3.0]), "disagree"),
         (Other(3.0, status=500), "failed"),
         (Other(3.0, status=422), "failed"),
+        (Other(3.0, status=503), "failed"),
+        (Other(fault=ConnectionRefusedError()), "failed"),
+        (Other(fault=ConnectionResetError()), "failed"),
+        (Other(fault=http.client.BadStatusLine("x")), "failed"),
+        (Other(fault=KeyError()), "failed"),
+        (Other(fault=TimeoutError()), "dropped"),
+        (Other(fault=shadow.Overloaded()), "dropped"),
     ],
 )
 def test_a_copy_is_counted_by_what_became_of_it(
@@ -117,18 +126,6 @@ def test_a_copy_is_counted_by_what_became_of_it(
     assert counted(metrics, outcome) == 1
     disagreements = metrics.registry.get_sample_value("moorage_shadow_disagreement_total", {"revision": CANARY}) or 0
     assert disagreements == (outcome == "disagree")
-
-
-@pytest.mark.parametrize(
-    "fault", [ConnectionRefusedError(), TimeoutError(), http.client.BadStatusLine("x"), KeyError()]
-)
-def test_a_copy_that_can_not_be_sent_has_failed(
-    shadows_to: Callable[..., shadow.Shadows], metrics: telemetry.Metrics, fault: Exception
-) -> None:
-    other = Other()
-    other.fault = fault
-    finish(metrics, shadows_to(other), a_copy())
-    assert counted(metrics, "failed") == 1
 
 
 def test_what_does_not_fit_the_queue_is_dropped_and_nobody_waits(
@@ -157,12 +154,11 @@ def test_large_bodies_and_answers_are_not_copied(
     assert other.taken == []
 
 
-@pytest.mark.parametrize("kind", ["overloaded", "silent", "slow"])
-def test_a_revision_without_capacity_gets_no_copies_for_a_while(
+@pytest.mark.parametrize("kind", ["silent", "slow", "gone"])
+def test_a_revision_that_does_not_keep_up_gets_no_copies_for_a_while(
     shadows_to: Callable[..., shadow.Shadows], metrics: telemetry.Metrics, kind: str
 ) -> None:
-    clock, other = Clock(), Other(status=503 if kind == "overloaded" else 200)
-    other.fault = TimeoutError() if kind == "silent" else None
+    clock, other = Clock(), Other(fault={"silent": TimeoutError(), "gone": ConnectionRefusedError()}.get(kind))
 
     def send(copy: shadow.Copy, seconds: float) -> tuple[int, bytes]:
         clock.time += shadow.SLOW_SECONDS + 0.1 if kind == "slow" else 0
@@ -170,13 +166,26 @@ def test_a_revision_without_capacity_gets_no_copies_for_a_while(
 
     shadows = shadows_to(other, now=clock)
     shadows._send = send
-    for _ in range(shadow.FAILURES_IN_A_ROW):
+    for _ in range(shadow.FAILURES_IN_A_ROW + 1):
         finish(metrics, shadows, a_copy())
-    finish(metrics, shadows, a_copy())
-    assert (len(other.taken), counted(metrics, "dropped")) == (shadow.FAILURES_IN_A_ROW, 1)
+    assert len(other.taken) == shadow.FAILURES_IN_A_ROW
     clock.time += shadow.PAUSE_SECONDS + 1
     finish(metrics, shadows, a_copy())
     assert len(other.taken) == shadow.FAILURES_IN_A_ROW + 1
+
+
+def test_one_that_says_that_it_is_overloaded_gets_no_copies_at_once_and_has_not_failed(
+    shadows_to: Callable[..., shadow.Shadows], metrics: telemetry.Metrics
+) -> None:
+    clock, other = Clock(), Other(fault=shadow.Overloaded())
+    shadows = shadows_to(other, now=clock)
+    for _ in range(10):
+        finish(metrics, shadows, a_copy())
+    assert (len(other.taken), counted(metrics, "dropped"), counted(metrics, "failed")) == (1, 10, 0)
+    clock.time += shadow.PAUSE_SECONDS + 1
+    other.fault = None
+    finish(metrics, shadows, a_copy())
+    assert (len(other.taken), counted(metrics, "agree")) == (2, 1)
 
 
 def test_failures_that_are_not_in_a_row_and_faults_of_the_model_stop_nothing(
@@ -184,10 +193,14 @@ def test_failures_that_are_not_in_a_row_and_faults_of_the_model_stop_nothing(
 ) -> None:
     other = Other()
     shadows = shadows_to(other)
-    for status in [503] * 4 + [200] + [503] * 4 + [500] * 10:
-        other.status = status
+    late: list[Exception | None] = [TimeoutError()] * 4
+    for fault in [*late, None, *late, None]:
+        other.fault = fault
         finish(metrics, shadows, a_copy())
-    assert counted(metrics, "dropped") == 0
+    other.status = 500
+    for _ in range(10):
+        finish(metrics, shadows, a_copy())
+    assert (len(other.taken), counted(metrics, "dropped"), counted(metrics, "failed")) == (20, 8, 10)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +301,62 @@ def test_the_same_request_is_sent_marked_as_a_shadow(protocol: str, path: str, a
     assert request.headers["x-moorage-arm"] == "shadow"
 
 
+@pytest.mark.parametrize(
+    ("reply", "becomes"),
+    [
+        (stub_http.Reply(b"", 503, {"Retry-After": "2"}), shadow.Overloaded),
+        (stub_http.Reply(b"", 429, {"Retry-After": "2"}), shadow.Overloaded),
+        (stub_http.Reply(b"", 504), TimeoutError),
+    ],
+)
+def test_a_refusal_for_want_of_capacity_is_no_answer(reply: stub_http.Reply, becomes: type[Exception]) -> None:
+    with stub_http.serving(lambda _: reply) as stub:
+        send = shadow.by_http(int(stub.url.rpartition(":")[2]), "iris")
+        with pytest.raises(becomes):
+            send(a_copy(revision="127.0.0.1"), 5)
+
+
+@pytest.mark.parametrize("status", [500, 503, 422, 404])
+def test_any_other_refusal_is_one(status: int) -> None:
+    with stub_http.serving(lambda _: stub_http.Reply(b"", status)) as stub:
+        send = shadow.by_http(int(stub.url.rpartition(":")[2]), "iris")
+        assert send(a_copy(revision="127.0.0.1"), 5) == (status, b"")
+
+
+@contextlib.contextmanager
+def grpc_to(port: int) -> Iterator[copies.Copies]:
+    sender = copies.Copies(port)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        sender._channel = (CANARY, channel)
+        yield sender
+
+
+async def test_grpc_tells_want_of_capacity_from_an_answer() -> None:
+    canary = a_service(revision=CANARY, version="4")
+    to, ending = server.Server(canary, host="127.0.0.1", port=0), asyncio.Event()
+    serving = asyncio.create_task(to.serve(ending))
+    copy = a_copy(body=oip.ModelInferRequest(model_name="iris").SerializeToString())
+    try:
+        with grpc_to(to.port) as sender:
+            with pytest.raises(shadow.Overloaded):
+                await asyncio.to_thread(sender.send, copy, 30)
+            await canary.load(an_adder)
+            assert await asyncio.to_thread(sender.send, copy, 30) == (500, b""), "it has no inputs"
+    finally:
+        ending.set()
+        await serving
+
+
+def test_grpc_tells_silence_from_nobody() -> None:
+    copy = a_copy(body=oip.ModelInferRequest(model_name="iris").SerializeToString())
+    with socket.create_server(("127.0.0.1", 0)) as silent, grpc_to(silent.getsockname()[1]) as sender:
+        with pytest.raises(TimeoutError):
+            sender.send(copy, 0.2)
+        port = silent.getsockname()[1]
+    with grpc_to(port) as sender, pytest.raises(ConnectionError):
+        sender.send(copy, 30)
+
+
 async def test_grpc_is_copied_by_grpc_to_whatever_version_is_there(shadows_to: Callable[..., shadow.Shadows]) -> None:
     canary = a_service(revision=CANARY, version="4")
     stable = a_service()
@@ -311,8 +380,9 @@ async def test_grpc_is_copied_by_grpc_to_whatever_version_is_there(shadows_to: C
         canary.drain()
         canary.state = service.Loading()
         await infer(request.SerializeToString(), metadata=tuple(MARKED.items()))
-        await asyncio.to_thread(wait_until, lambda: counted(stable.metrics, "failed") == 1)
-        assert shadows._failures == {CANARY: 1}
+        await asyncio.to_thread(wait_until, lambda: counted(stable.metrics, "dropped") == 1)
+        await infer(request.SerializeToString(), metadata=tuple(MARKED.items()))
+        await asyncio.to_thread(wait_until, lambda: counted(stable.metrics, "dropped") == 2)
     ending.set()
     await serving
     channel_to._channel[1].close()

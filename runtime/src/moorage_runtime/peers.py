@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from moorage_runtime import prediction_ids
@@ -16,6 +17,16 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 Resolve: TypeAlias = Callable[[str], list[str]]
 """A revision's name to the addresses of its pods."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of another pod."""
+
+    status: int
+    body: bytes
+    asks_to_wait: bool = False
+    """Does it have a `Retry-After`?"""
 
 
 def by_dns(revision: str) -> list[str]:
@@ -32,10 +43,8 @@ def owner(pod: str, addresses: list[str]) -> str:
     return next((address for address in addresses if prediction_ids.pod_name(address) == pod), "")
 
 
-def post(
-    address: tuple[str, int], path: str, body: bytes, *, headers: Mapping[str, str], seconds: float
-) -> tuple[int, bytes]:
-    """Status and body of the answer. Raises `OSError` or `http.client.HTTPException`; follows no redirect, heeds no proxy."""
+def post(address: tuple[str, int], path: str, body: bytes, *, headers: Mapping[str, str], seconds: float) -> Answer:
+    """Raises `OSError` or `http.client.HTTPException`; follows no redirect, heeds no proxy."""
     connection = http.client.HTTPConnection(*address, timeout=seconds)
     try:
         connection.request("POST", path, body, dict(headers))
@@ -45,4 +54,4 @@ def post(
         connection.close()
     if len(answer) > MAX_ANSWER_BYTES:
         raise http.client.HTTPException("the answer is too large")
-    return response.status, answer
+    return Answer(response.status, answer, asks_to_wait=response.getheader("retry-after") is not None)

@@ -1,7 +1,7 @@
 """Shadows: after a request is answered, the same request goes to another revision, its answer is compared, counted, and thrown away.
 
 A bounded queue and a few threads of its own: the caller has its answer before anything here begins, and what can't be done soon is
-dropped and counted. No web framework here.
+dropped and counted. So is what the other revision has no capacity for: that says nothing of its answers. No web framework here.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ SLOW_SECONDS = 2.0
 FAILURES_IN_A_ROW = 5
 PAUSE_SECONDS = 30.0
 
+_OVERLOADED = (http.client.TOO_MANY_REQUESTS, http.client.SERVICE_UNAVAILABLE)
+
 AGREE, DISAGREE, FAILED, DROPPED = "agree", "disagree", "failed", "dropped"
 
 
@@ -49,8 +51,13 @@ class Copy:
     identifier: str
 
 
+class Overloaded(Exception):
+    """The other revision says that it can take no more for now."""
+
+
 Send: TypeAlias = Callable[[Copy, float], tuple[int, bytes]]
-"""Status and body of the other revision's answer within so many seconds; raises `OSError` or `http.client.HTTPException`."""
+"""Status and body of the other revision's answer. Raises `Overloaded`, `TimeoutError` where there is none within so many seconds, and
+another `OSError` or `http.client.HTTPException` where there is no whole one at all."""
 
 
 class Shadows:
@@ -135,10 +142,15 @@ class Shadows:
         started = self._now()
         try:
             status, answer = self._send(copy, TIMEOUT_SECONDS)
-        except (OSError, http.client.HTTPException):
-            status, answer = 0, b""
-        # Only what tells of too little capacity counts here: a model that fails on every copy is the very thing to be found out.
-        self._note(copy.revision, is_well=status not in (0, 503, 504) and self._now() - started <= SLOW_SECONDS)
+        except Overloaded:
+            # Its callers may be refused next, and a guard would call that its fault.
+            self._note(copy.revision, times=FAILURES_IN_A_ROW)
+            return DROPPED
+        except (OSError, http.client.HTTPException) as error:
+            self._note(copy.revision, times=1)
+            return DROPPED if isinstance(error, TimeoutError) else FAILED
+        # A model that fails on every copy is the very thing to be found out: that stops nothing.
+        self._note(copy.revision, times=0 if self._now() - started <= SLOW_SECONDS else 1)
         return self._compared(copy, answer) if status == http.client.OK else FAILED
 
     def _compared(self, copy: Copy, answer: bytes) -> str:
@@ -150,9 +162,10 @@ class Shadows:
         self._answers.keep_shadow(copy.identifier, copy.revision, answer)
         return AGREE if same else DISAGREE
 
-    def _note(self, revision: str, *, is_well: bool) -> None:
+    def _note(self, revision: str, *, times: int) -> None:
+        """How many times in a row it was too slow, or not there; none begins anew."""
         with self._lock:
-            failures = 0 if is_well else self._failures.get(revision, 0) + 1
+            failures = self._failures.get(revision, 0) + times if times else 0
             if failures >= FAILURES_IN_A_ROW:
                 logger.warning("no shadows to %s for %g s: it is slow or overloaded", revision, PAUSE_SECONDS)
                 self._paused_until = {revision: self._now() + PAUSE_SECONDS}
@@ -170,6 +183,11 @@ def by_http(port: int, model: str) -> Send:
         # The version in a path is this revision's.
         path = f"/v2/models/{model}/infer" if copy.protocol == "v2" else copy.path
         headers = {"content-type": copy.content_type, arms.HEADER: arms.SHADOW}
-        return peers.post((copy.revision, port), path, copy.body, headers=headers, seconds=seconds)
+        answer = peers.post((copy.revision, port), path, copy.body, headers=headers, seconds=seconds)
+        if answer.status in _OVERLOADED and answer.asks_to_wait:
+            raise Overloaded
+        if answer.status == http.client.GATEWAY_TIMEOUT:
+            raise TimeoutError
+        return answer.status, answer.body
 
     return send

@@ -39,6 +39,7 @@ class Arms:
 def of_guard(guard: Guard, sample: Sample, arms: Arms, *, threshold: float | None) -> Tick:
     """`threshold`, in seconds, is that of a latency guard."""
     if guard.disagreement:
+        # What was dropped, by an overloaded canary, too, got no answer that could be like or unlike stable's.
         outcomes = [sample.count(None, "shadow", arms.canary, name) for name in ("agree", "disagree", "failed")]
         return Tick(sum(outcomes), outcomes[1] + outcomes[2], 0, 0)
     if guard.feedback:

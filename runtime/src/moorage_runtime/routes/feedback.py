@@ -65,9 +65,10 @@ class Feedback:
             raise _gone()
         headers = {"content-type": "application/json", FORWARDED: "1"}
         try:
-            return peers.post((address, self._port), PATH, body, headers=headers, seconds=FORWARD_SECONDS)
+            answer = peers.post((address, self._port), PATH, body, headers=headers, seconds=FORWARD_SECONDS)
         except (OSError, http.client.HTTPException) as error:
             raise _gone() from error
+        return answer.status, answer.body
 
 
 def _gone() -> errors.Gone:

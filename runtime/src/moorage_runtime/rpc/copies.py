@@ -11,8 +11,6 @@ from moorage_runtime import arms, shadow
 from moorage_runtime.codecs import v2_messages
 from moorage_runtime.rpc import inference
 
-_OVERLOADED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
-
 
 class Copies:
     """Keeps one channel: there is one revision at a time that copies go to."""
@@ -29,7 +27,13 @@ class Copies:
         try:
             answer = infer(request.SerializeToString(), timeout=seconds, metadata=((arms.HEADER, arms.SHADOW),))
         except grpc.RpcError as error:
-            return (503 if error.code() in _OVERLOADED else 500), b""
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise TimeoutError from error
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                # What gRPC itself says when there is nobody, too; but only a runtime says when to come again.
+                says_when = inference.RETRY in dict(error.trailing_metadata() or ())
+                raise (shadow.Overloaded if says_when else ConnectionError) from error
+            return 500, b""
         return 200, answer
 
     def _to(self, revision: str) -> Any:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 NAME = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 PROTOCOL = "grpc"
-RETRY_MILLISECONDS = 2000
+RETRY, RETRY_MILLISECONDS = "grpc-retry-pushback-ms", 2000
 
 STATUS: Mapping[type[errors.RequestError], grpc.StatusCode] = {
     errors.BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -137,7 +137,7 @@ def _call(kind: Any, answer: Callable[[Any], Any]) -> Callable[..., Any]:
 async def _refuse(context: grpc.aio.ServicerContext[Any, Any], error: errors.RequestError) -> NoReturn:
     status = STATUS[type(error)]
     # What clients with a retry policy wait for; without it they choose for themselves.
-    metadata = (("grpc-retry-pushback-ms", str(RETRY_MILLISECONDS)),) if status is grpc.StatusCode.UNAVAILABLE else ()
+    metadata = ((RETRY, str(RETRY_MILLISECONDS)),) if status is grpc.StatusCode.UNAVAILABLE else ()
     await _abort(context, status, str(error), metadata)
 
 
