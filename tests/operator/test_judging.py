@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from a_rollout import CANARY, NOW, A, both, split
-from moorage_operator.core import commands, guards, judgement, judging, rollout
+from moorage_operator.core import commands, events, guards, judgement, judging, rollout
 from moorage_operator.core.counted import Sample
 from moorage_operator.core.guards import Verdict
 from moorage_operator.core.state import Judged, Measured, Result
@@ -171,6 +171,31 @@ def test_inconclusive_may_mean_back() -> None:
     given = replace(QUARTER, seen=seen(9), ago=3660, options=judged_by(onInconclusive="rollback"))
 
     assert [item.reason for item in given.after().state.rejected] == ["Inconclusive"]
+
+
+def test_who_says_promote_gets_it_without_a_verdict_and_is_told_so() -> None:
+    given = replace(QUARTER, steps=LAST, ago=3660, options=judged_by(onInconclusive="promote"))
+    after = given.after().state
+    unseen = "errors: 0 of 100 requests of the new version have been judged"
+    assert (after.position.weight, after.measured.unjudged) == (100, unseen)
+
+    all_hold_it = replace(given, split={CANARY_REVISION: 100}, sample=None).world
+    [outcome] = rollout.advance(after, CANARY, all_hold_it).state.history
+    assert outcome.result is Result.PROMOTED
+    assert (outcome.reason, outcome.message) == ("Inconclusive", f"promoted without a verdict: {unseen}")
+    assert [(event.reason, event.warning) for event in events._of_roles(given.state, after)] == [
+        ("WeightSet", False),
+        ("Inconclusive", True),
+    ]
+    assert events._of_outcome(outcome).warning
+
+
+def test_what_was_judged_is_promoted_without_such_words() -> None:
+    given = replace(QUARTER, steps=LAST, ago=3660, seen=seen(100), options=judged_by(onInconclusive="promote"))
+    after = rollout.advance(given.after().state, CANARY, replace(given, split={CANARY_REVISION: 100}).world).state
+
+    assert (after.history[0].result, after.history[0].message) == (Result.PROMOTED, "")
+    assert not events._of_outcome(after.history[0]).warning
 
 
 def test_somebody_may_go_on_without_a_verdict() -> None:

@@ -84,6 +84,10 @@ def _of_roles(before: State, after: State) -> Iterator[Event]:
         )
     elif after.canary and after.stable and after.position.weight != before.position.weight:
         yield Event(Reason.WEIGHT_SET, f"{after.position.weight} % of the requests go to {after.canary.revision}")
+    unjudged = after.measured.unjudged
+    if after.canary and unjudged and unjudged != before.measured.unjudged:
+        what = f"{after.canary.revision} goes on without a verdict (onInconclusive: promote)"
+        yield Event(Reason.INCONCLUSIVE, f"{what}: {unjudged}", warning=True)
     if after.canary and after.position.routes != before.position.routes:
         yield Event(Reason.ROUTES_SET, f"{header_routes.told(after.position.routes)} to {after.canary.revision}")
     given_up = no_capacity.told(before, after)
@@ -109,7 +113,9 @@ def _of_outcome(outcome: Outcome) -> Event:
     of_version = f"{outcome.revision} (version {outcome.model_version})"
     match outcome.result:
         case Result.PROMOTED:
-            return Event(Reason.PROMOTED, f"{outcome.revision} answers now (version {outcome.model_version})")
+            words = f"{outcome.revision} answers now (version {outcome.model_version})"
+            unjudged = f"; {outcome.message}" if outcome.message else ""
+            return Event(Reason.PROMOTED, f"{words}{unjudged}", warning=bool(unjudged))
         case Result.ROLLED_BACK:
             return Event(Reason.ROLLED_BACK, f"{of_version} was put back: {outcome.message}", warning=True)
         case Result.ABORTED:

@@ -55,22 +55,44 @@ def alarm(state: State, world: World) -> Obstacle | None:
 
 def obstacle(state: State, step: Step, following: tuple[Step, ...], world: World) -> Obstacle | None:
     """Before the canary gets more than it has: it must have been judged after the step's time was up, by enough requests."""
-    arms = arms_of(state, world.spec)
-    weight_after = following[0].set_weight if following else None
-    gets_more = weight_after is not None and weight_after > state.position.weight
-    judged_by = world.spec.rollout.judged_by
-    if arms is None or not analysis.seeing(judged_by, arms.weight) or not (gets_more or step.analysis):
+    arms, judged_by = _arms_that_gate(state, step, following, world), world.spec.rollout.judged_by
+    if arms is None:
         return None
     since = (state.position.started_at or world.now) + step.dwell
     if state.measured.at is None or state.measured.at < since:
         return Obstacle(WaitsFor.TRAFFIC, "the answers of both versions are being counted", wants_look=True)
-    words = analysis.missing(judged_by, state.analysis, weight=arms.weight, last_step=weight_after == 100)
+    words = _unseen(state, arms, _weight_after(following), world)
     if not words:
         return None
     until = since + judged_by.timeout
     if world.now < until:
         return Obstacle(WaitsFor.TRAFFIC, words, until)
     return _inconclusive(state, words, world)
+
+
+def _weight_after(following: tuple[Step, ...]) -> int | None:
+    return following[0].set_weight if following else None
+
+
+def _arms_that_gate(state: State, step: Step, following: tuple[Step, ...], world: World) -> Arms | None:
+    """None where nothing has to be seen before what follows."""
+    arms, weight_after = arms_of(state, world.spec), _weight_after(following)
+    gets_more = weight_after is not None and weight_after > state.position.weight
+    if arms and analysis.seeing(world.spec.rollout.judged_by, arms.weight) and (gets_more or step.analysis):
+        return arms
+    return None
+
+
+def _unseen(state: State, arms: Arms, weight_after: int | None, world: World) -> str:
+    judged_by = world.spec.rollout.judged_by
+    return analysis.missing(judged_by, state.analysis, weight=arms.weight, last_step=weight_after == 100)
+
+
+def with_what_was_passed_over(state: State, step: Step, following: tuple[Step, ...], world: World) -> State:
+    """Of a step that goes on: it may do so without a verdict, and then that must not be lost."""
+    arms, weight_after = _arms_that_gate(state, step, following, world), _weight_after(following)
+    words = _unseen(state, arms, weight_after, world) if arms else ""
+    return state.changed(measured=msgspec.structs.replace(state.measured, unjudged=words)) if words else state
 
 
 def _inconclusive(state: State, words: str, world: World) -> Obstacle | None:

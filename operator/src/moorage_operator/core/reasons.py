@@ -303,8 +303,8 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "Read `status.analysis`: what was seen, and how sure it is.",
     ),
     Reason.INCONCLUSIVE: Explanation(
-        "The canary was put back because it could not be judged within rollout.analysis.timeoutSeconds.",
-        "Send it more traffic, ask for fewer requests, or set onInconclusive; then `retry`.",
+        "A canary that could not be judged within rollout.analysis.timeoutSeconds was put back, or went on all the same (onInconclusive).",
+        "Send it more traffic, ask for fewer requests, or set onInconclusive; `retry` what was put back.",
     ),
     Reason.SIGNATURE_INCOMPATIBLE: Explanation(
         "Callers of the stable version can't use the new one, by its MLflow signature; it was put back before its first request.",

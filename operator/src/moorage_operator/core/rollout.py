@@ -174,7 +174,9 @@ def _promoted(state: State, world: World) -> State:
     """By pointer: nothing is started, and no request moves, because the routers already send all of them there."""
     canary = state.canary
     assert canary  # noqa: S101 - for the type checker
-    state = state.with_outcome(canary, Result.PROMOTED, world.now)
+    unjudged = state.measured.unjudged
+    why = Problem(Reason.INCONCLUSIVE, f"promoted without a verdict: {unjudged}") if unjudged else None
+    state = state.with_outcome(canary, Result.PROMOTED, world.now, why)
     leaving = state.leaving
     if state.stable:
         leaves_at = _leaves_at(timedelta(seconds=world.spec.rollout.scale_down_delay_seconds), world)

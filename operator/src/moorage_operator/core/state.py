@@ -148,6 +148,8 @@ class Measured(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Since the weight was set last: do they come as the weight says?"""
     restarts: int = 0
     """Of pods and routers whose counters have begun anew."""
+    unjudged: str = ""
+    """What had not been seen when the canary got more all the same, because onInconclusive says so."""
     baseline: tuple[tuple[int, int], ...] = ()
     """Stable's requests and errors in the ticks before the first weight."""
     latencies: dict[str, int] = {}

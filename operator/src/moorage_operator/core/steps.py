@@ -49,15 +49,15 @@ def go_on(state: State, world: World) -> tuple[State, Obstacle | None]:
     while state.position.index < len(steps):
         if state.position.paused:
             return state, _paused_by_command(state, world)
-        step = steps[state.position.index]
+        step, following = steps[state.position.index], steps[state.position.index + 1 :]
         state = sized(state, world)
         obstacle = _unprepared(step, state, world)
         if obstacle is None:
             state = sized(_with_effect(step, state), world)
-            following = steps[state.position.index + 1 :]
             obstacle = _unfinished(step, state, world) or judging.obstacle(state, step, following, world)
         if obstacle:
             return state, obstacle
+        state = judging.with_what_was_passed_over(state, step, following, world)
         state = at(state, state.position.index + 1, world)
     return state, None
 
