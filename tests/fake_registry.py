@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moorage_operator import errors
+from moorage_operator.adapters.registry import mlmodel
 from moorage_operator.core.registry import ModelRef, ModelVersion
 
 SOURCE = "mlflow-artifacts:/1/models/m-1/artifacts"
@@ -37,6 +38,8 @@ class FakeRegistry:
         self.refusal: Exception | None = None
         self.changes: list[tuple[str, ...]] = []
         self.delay: dict[ModelRef, float] = defaultdict(float)
+        self.files: dict[str, str] = {}
+        """MLmodel files, by the source of their version."""
 
     def register(self, name: str, *, status: str = "READY", source: str = SOURCE, run_id: str = "") -> str:
         """A new version of a model, which may be new as well."""
@@ -45,6 +48,10 @@ class FakeRegistry:
         version = ModelVersion(name, str(model.latest), run_id, source)
         model.versions[version.version] = (version, status)
         return version.version
+
+    def upload(self, source: str, described: str) -> None:
+        """An MLmodel file, to where the artifacts of a version lie."""
+        self.files[source] = described
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Let the alias name this version from now on."""
@@ -129,4 +136,5 @@ class FakeRegistry:
             raise errors.VersionNotReady(f"version {number} of model '{ref.name}' is {status}")
         if version.source.partition(":")[0] not in {"mlflow-artifacts", "s3"}:
             raise errors.SourceRefused(f"the artifacts of model '{ref.name}' version {number} lie in a local path")
-        return version
+        described = self.files.get(version.source, "") if version.source.startswith("mlflow-artifacts:") else ""
+        return replace(version, signature=mlmodel.signature(described.encode()))

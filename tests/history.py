@@ -198,14 +198,17 @@ class History(RuleBasedStateMachine):
         self.world.gpus = gpus
         self._follow(version)
 
-    @rule(version=VERSIONS)
-    def come_with_another_signature(self, version: str) -> None:
-        """The same; what is pinned already stays."""
+    @rule(version=VERSIONS, is_told=st.booleans())
+    def come_with_another_signature(self, version: str, is_told: bool) -> None:
+        """The same; what is pinned already stays. By the registry, too, or by pods alone."""
         self.world.fates.clear()
         self.come_to_rest(later=31)
         self.world.apply(rollout={"strategy": "canary", "steps": [{"setWeight": 50}, {"pause": {}}]})
         for number, name in enumerate("1234"):
-            self.world.fates[name] = world.fetched({"inputs": [[f"x{number}", "double"]], "outputs": []})
+            schema = {"inputs": [[f"x{number}", "double"]], "outputs": []}
+            self.world.fates[name] = world.fetched(schema)
+            if is_told:
+                self.world.signatures[name] = world.registered(schema)
         self._follow(version)
 
     @rule(version=VERSIONS, bad=st.sampled_from([0, 30]))

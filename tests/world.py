@@ -19,7 +19,7 @@ from fake_cluster import FakeCluster
 from fake_gateway import FakeGateway
 from fake_traffic import FakeTraffic
 from moorage_operator import errors
-from moorage_operator.core import names, routing
+from moorage_operator.core import names, routing, signatures
 from moorage_operator.core.kinds import (
     AUTOSCALER,
     BY_NAME,
@@ -41,6 +41,7 @@ from moorage_operator.core.platform import Platform, RegistryEndpoint, RouterSet
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.registry import ModelRef, ModelVersion
 from moorage_operator.core.routing import AgentState
+from moorage_operator.core.signatures import Signature
 from moorage_operator.handlers import WATCHED
 from moorage_operator.index import Index
 from moorage_operator.meter import Meter
@@ -83,6 +84,13 @@ def fetched(schema: dict[str, Any] | None, *, then: Fate = ready) -> Fate:
         return then() | {"initContainerStatuses": [{"name": "fetch", "state": {"terminated": ended}}]}
 
     return fate
+
+
+def registered(schema: dict[str, Any]) -> Signature:
+    """The same, as the registry tells it."""
+    found = signatures.reported({"signature": f"sha256:{schema}", "schema": schema})
+    assert found
+    return found
 
 
 def unready(**serve: Any) -> Fate:
@@ -259,6 +267,8 @@ class World:
         self.registry: dict[ModelRef, ModelVersion | Problem] = {}
         self.champion = ""
         """The version that the alias names."""
+        self.signatures: dict[str, Signature] = {}
+        """By version: those that the registry tells, before any pod does."""
         self.tags: dict[str, dict[str, str]] = {}
         """By version."""
         self.said: list[Errand] = []
@@ -399,9 +409,8 @@ class World:
     def move_alias(self, version: str) -> None:
         """Where the registry was lost, it is there again."""
         self.champion = version
-        self.registry[ModelRef("detector", alias="champion")] = ModelVersion(
-            "detector", version, f"run-{version}", "s3://m"
-        )
+        named = ModelVersion("detector", version, f"run-{version}", "s3://m", self.signatures.get(version))
+        self.registry[ModelRef("detector", alias="champion")] = named
 
     def evict(self, version: str, *, phase: str = "Failed") -> None:
         """One pod, which leaves a record of itself."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -22,10 +23,20 @@ from moorage_operator.core.registry import ModelRef, ModelVersion
 pytestmark = pytest.mark.timeout(300)  # the first test that needs a server waits for its start
 
 
+MLMODEL = """
+flavors: {python_function: {loader_module: mlflow.sklearn}}
+signature:
+  inputs: '[{"type": "double", "name": "amount", "required": true}]'
+  outputs: '[{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1]}}]'
+  params: null
+"""
+
+
 class Publisher(Protocol):
     """What a data scientist does with MLflow, who is a `FakeRegistry` or a `RealPublisher` here."""
 
     def register(self, name: str, *, status: str = "READY", source: str = SOURCE) -> str: ...
+    def upload(self, source: str, described: str) -> None: ...
     def set_alias(self, name: str, alias: str, version: str) -> None: ...
     def delete_alias(self, name: str, alias: str) -> None: ...
     def delete_version(self, name: str, version: str) -> None: ...
@@ -38,6 +49,8 @@ class RealPublisher:
 
     def __init__(self, server: MlflowServer) -> None:
         self._client: Any = server.client()
+        self._proxy = f"{server.uri}/api/2.0/mlflow-artifacts/artifacts"
+        self._login = (server.username, server.password) if server.username else None
         self._database = server.folder / "mlflow.db"
 
     def register(self, name: str, *, status: str = "READY", source: str = SOURCE) -> str:
@@ -48,6 +61,10 @@ class RealPublisher:
             change = "UPDATE model_versions SET status = ?, storage_location = ? WHERE name = ? AND version = ?"
             assert database.execute(change, (status, source, name, version)).rowcount == 1
         return version
+
+    def upload(self, source: str, described: str) -> None:
+        url = f"{self._proxy}/{urlsplit(source).path.strip('/')}/MLmodel"
+        requests.put(url, data=described.encode(), auth=self._login, timeout=30).raise_for_status()
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         self._client.set_registered_model_alias(name, alias, version)
@@ -195,6 +212,32 @@ async def test_artifacts_in_a_local_path_are_refused(world: World) -> None:
     assert "local path" in str(error)
 
 
+@pytest.mark.parametrize("alias", ["champion", ""], ids=["by its alias", "by its number"])
+async def test_a_version_comes_with_its_signature(world: World, alias: str) -> None:
+    source = f"mlflow-artifacts:/{world.name}/models/m 1/artifacts"
+    world.publisher.register(world.name, source=source)
+    world.publisher.upload(source, MLMODEL)
+    world.publisher.set_alias(world.name, "champion", "1")
+    found = await world.registry.resolve(ModelRef(world.name, alias=alias, version="" if alias else "1"))
+    assert found.signature
+    assert (found.signature.inputs, found.signature.outputs) == ((("amount", "double"),), (("", "float64[-1]"),))
+
+
+@pytest.mark.parametrize("source", ["s3://bucket/{}", "mlflow-artifacts:/{}/nothing/there"])
+async def test_where_the_server_has_no_such_file_the_version_is_answered_all_the_same(
+    world: World, source: str
+) -> None:
+    world.publisher.register(world.name, source=source.format(world.name))
+    assert (await world.registry.resolve(world.version("1"))).signature is None
+
+
+async def test_a_model_without_signature_has_none(world: World) -> None:
+    source = f"mlflow-artifacts:/{world.name}"
+    world.publisher.register(world.name, source=source)
+    world.publisher.upload(source, "flavors: {}\n")
+    assert (await world.registry.resolve(world.version("1"))).signature is None
+
+
 async def test_a_name_with_unusual_letters_is_found(world: World) -> None:
     name = f'{world.name} "ümlaut" & 100% #1?'
     world.publisher.register(name)
@@ -302,6 +345,16 @@ async def test_two_registries_answer_with_their_own_credentials_at_once(
     with connected(mlflow_server) as ours, connected(mlflow_server_with_login, credentials=secret) as theirs:
         for registry, version in ((ours, "1"), (theirs, "2"), (ours, "1")):
             assert (await registry.resolve(ModelRef(name, alias="champion"))).version == version
+
+
+async def test_the_signature_is_read_with_the_credentials_of_its_registry(
+    mlflow_server_with_login: MlflowServer, tmp_path: Path
+) -> None:
+    publisher, name = RealPublisher(mlflow_server_with_login), a_name()
+    publisher.register(name, source=f"mlflow-artifacts:/{name}")
+    publisher.upload(f"mlflow-artifacts:/{name}", MLMODEL)
+    with connected(mlflow_server_with_login, credentials=a_secret(tmp_path, mlflow_server_with_login)) as registry:
+        assert (await registry.resolve(ModelRef(name, version="1"))).signature
 
 
 async def test_wrong_or_missing_credentials_are_said_and_heal_without_a_restart(

@@ -10,7 +10,7 @@ import pytest
 import world
 from moorage_operator.core import names
 from moorage_operator.core.kinds import AUTOSCALER, CONFIG_MAP, EVENT
-from world import World
+from world import World, registered
 
 SCHEMA = {"inputs": [["amount", "double"]], "outputs": [["score", "double"]]}
 WIDER = {"inputs": [["amount", "double"], ["note", "string?"]], "outputs": [["score", "double"], ["why", "string"]]}
@@ -279,3 +279,97 @@ async def test_a_first_pod_that_never_tells_is_put_back_in_time(served: World) -
     await served.settle()
     await served.pass_time(601)
     assert served.status["rejected"][0]["reason"] == "ProgressDeadlineExceeded"
+
+
+# Where the registry tells the signature, there is nothing to wait for.
+
+
+async def test_one_that_callers_can_not_use_by_the_registry_never_has_a_pod(served: World) -> None:
+    served.signatures["4"] = registered(OTHER)
+    await follow(served, OTHER)
+    why = (
+        "the signature is not compatible: input `amount` was double and is string; output `score` is gone; "
+        "set rollout.signature: any to go on all the same"
+    )
+    assert served.counts() == {"3": 2}, "it has a Deployment"
+    [rejected] = served.status["rejected"]
+    assert (rejected["modelVersion"], rejected["message"]) == ("4", why)
+    assert served.condition("Ready") == ("False", "RolledBack")
+    assert served.condition("Available") == ("True", "Serving")
+    assert served.events().count("RolledBack") == 1
+    assert served.status["history"][0]["result"] == "RolledBack"
+    assert served.tags["4"]["moorage.rollout"] == "failed"
+    await served.pass_time(400)
+    assert served.counts() == {"3": 2}
+    assert len(served.status["history"]) == 2
+
+
+async def test_it_is_tried_again_with_all_pods_when_any_is_set_and_not_before(served: World) -> None:
+    served.signatures["4"] = registered(RENAMED)
+    await follow(served, RENAMED)
+    served.command(f"retry@{served.status['rejected'][0]['revision']}")
+    await served.settle()
+    assert served.status["rejected"][0]["reason"] == "SignatureIncompatible"
+    assert served.counts() == {"3": 2}
+    served.apply(rollout={"steps": STEPS, "signature": "any"})
+    await served.settle()
+    assert "rejected" not in served.status
+    assert served.status["weights"]["applied"] == 25
+
+
+async def test_one_that_is_compatible_by_the_registry_starts_with_all_pods(served: World) -> None:
+    served.signatures["4"] = registered(WIDER)
+    served.fates["4"] = fetching
+    served.move_alias("4")
+    await served.settle()
+    assert served.counts() == {"3": 2, "4": 2}
+    assert "isHeldBack" not in served.status["canary"]
+
+
+async def test_what_its_pods_tell_is_judged_all_the_same(served: World) -> None:
+    served.signatures["4"] = registered(WIDER)
+    await follow(served, RENAMED)
+    assert served.status["rejected"][0]["reason"] == "SignatureIncompatible"
+    assert not {"WeightSet", "RoutesSet"} & set(served.events())
+
+
+async def test_stable_need_not_end_for_one_that_can_not_take_over(served: World) -> None:
+    served.apply(rollout={"strategy": "recreate"})
+    await served.settle()
+    served.signatures["4"] = registered(RENAMED)
+    fewest = 2
+
+    def look() -> None:
+        nonlocal fewest
+        fewest = min(fewest, served.counts()["3"])
+
+    served.fates["4"] = world.fetched(RENAMED)
+    served.move_alias("4")
+    await served.settle(after_a_pass=look)
+    assert served.status["rejected"][0]["reason"] == "SignatureIncompatible"
+    assert fewest == 2
+
+
+async def test_one_that_has_not_left_yet_is_refused_and_leaves_in_its_time(served: World) -> None:
+    served.apply(rollout={"steps": STEPS, "signature": "any", "abortScaleDownDelaySeconds": 60})
+    await follow(served, RENAMED)
+    revision = served.revision("4")
+    served.command(f"abort@{revision}")
+    await served.settle()
+    served.apply(rollout={"steps": STEPS})
+    served.command(f"retry@{revision}")
+    await served.settle()
+    assert served.status["rejected"][0]["reason"] == "SignatureIncompatible"
+    assert served.counts() == {"3": 2, "4": 2}
+    await served.pass_time(61)
+    assert served.counts() == {"3": 2, "4": 0}
+
+
+async def test_going_back_is_not_refused_by_what_the_registry_tells(served: World) -> None:
+    served.signatures |= {"3": registered(SCHEMA), "4": registered(RENAMED)}
+    served.apply(rollout={"signature": "any"})
+    await follow(served, RENAMED)
+    served.apply(rollout={})
+    served.move_alias("3")
+    await served.settle()
+    assert served.status["stable"]["modelVersion"] == "3"

@@ -60,7 +60,9 @@ def decide(spec: Spec, observed: Observed, platform: Platform, now: datetime) ->
     is_held = spec.suspend or (observed.answer is None and not (problem and problem.reason in _NOT_ASKED))
     heard = current if is_held else commands.obey(observed.command, current, world, wanted=_name(wanted), kept=known)
     heard, wanted = _undone(heard, wanted, known)
-    target = Wanted(wanted.name, wanted.model.version) if wanted and _may_proceed(problem) else None
+    # What somebody went back to, or an arm that won, is not what the registry has answered for.
+    signature = version.signature if version and wanted is named else None
+    target = Wanted(wanted.name, wanted.model.version, signature) if wanted and _may_proceed(problem) else None
     if wanted:
         known.setdefault(wanted.name, wanted)
     progress = _held(current, world) if is_held else rollout.advance(heard, target, world)

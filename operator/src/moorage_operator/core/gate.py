@@ -1,7 +1,8 @@
 """The signature gate: a version that the callers of the stable one can't use is put back before anybody gets it.
 
-Judged as soon as one pod of the canary has fetched the model, long before it is ready; nobody's traffic is needed for that. Before
-that there is no second pod: what is refused costs one download, and one GPU.
+Judged before it has any pod, where the registry tells the signature; else as soon as one pod of the canary has fetched the model, long
+before it is ready, and before there is a second one: what is refused then costs one download, and one GPU. What the pods tell is judged
+in any case. Nobody's traffic is needed for all that.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import msgspec
 
 from moorage_operator.core import checks, pins, signatures
 from moorage_operator.core.reasons import Problem, Reason
+from moorage_operator.core.signatures import Signature
 from moorage_operator.core.state import State
 from moorage_operator.core.waiting import World
 
@@ -17,9 +19,9 @@ COMPATIBLE = "compatible"
 LET_THROUGH = "set rollout.signature: any to go on all the same"
 
 
-def refusal(state: State, world: World) -> Problem | None:
-    """Why the canary may get nothing."""
-    found = _differences(state, world)
+def refusal(state: State, world: World, registered: Signature | None = None) -> Problem | None:
+    """Why the canary may get nothing. `registered` is its signature as the registry tells it, for as long as no pod has."""
+    found = _differences(state, world, registered)
     if not found or world.spec.rollout.signature == "any":
         return None
     what = f"the signature is not compatible: {signatures.in_words(found)}; {LET_THROUGH}"
@@ -40,10 +42,10 @@ def told(state: State, world: World) -> str:
     return f"not compatible: {signatures.in_words(found)}" if found else COMPATIBLE
 
 
-def held_back(state: State, world: World) -> State:
+def held_back(state: State, world: World, registered: Signature | None) -> State:
     """A canary that begins: with its first pod only, where that has something to tell which decides."""
     canary = state.canary
-    if canary is None or not _awaits_first_pod(state, world):
+    if canary is None or registered or not _awaits_first_pod(state, world):
         return state
     return state.changed(canary=msgspec.structs.replace(canary, is_held_back=True))
 
@@ -76,9 +78,10 @@ def _awaits_first_pod(state: State, world: World) -> bool:
     return not has_told
 
 
-def _differences(state: State, world: World) -> tuple[str, ...]:
+def _differences(state: State, world: World, registered: Signature | None = None) -> tuple[str, ...]:
     """Nothing where one of the two is not known."""
     if not _is_asked(state) or not (state.canary and state.stable):
         return ()
     before, after = (pins.of(world.observed, role).signature for role in (state.stable, state.canary))
+    after = after or registered
     return signatures.differences(before, after) if before and after else ()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moorage_operator.core.signatures import Signature
+
 
 @dataclass(frozen=True)
 class ModelRef:
@@ -19,9 +21,11 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One immutable version, as the registry describes it. `source` is where its artifacts lie, without credentials."""
+    """One immutable version, as the registry describes it. `source` is where its artifacts lie, without credentials; `signature` is
+    None of a model without one, and where only a pod can read it."""
 
     name: str
     version: str
     run_id: str
     source: str
+    signature: Signature | None = None

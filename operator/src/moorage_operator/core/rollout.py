@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from moorage_operator.core import arm_routing, checks, gate, http_route, judging, no_capacity, rejections, shadow, steps
 from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.reasons import Problem, Reason
+from moorage_operator.core.signatures import Signature
 from moorage_operator.core.spec import Spec
 from moorage_operator.core.state import Measured, Position, Result, Role, State
 from moorage_operator.core.waiting import Obstacle, WaitsFor, World
@@ -28,6 +29,8 @@ class Wanted:
 
     revision: str
     model_version: str
+    signature: Signature | None = None
+    """As far as the registry tells it."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,13 @@ def _begun(state: State, wanted: Wanted, world: World) -> State:
     is_back = left is not None and left.is_back
     canary = Role(wanted.revision, wanted.model_version, since=world.now, salt=salt, is_back=is_back)
     leaving = tuple(role for role in state.leaving if role is not left)
-    state = state.changed(canary=canary, leaving=leaving, position=Position(), analysis=(), measured=Measured())
-    return gate.held_back(steps.begin(state, world), world)
+    state = state.changed(position=Position(), analysis=(), measured=Measured())
+    begun = steps.begin(state.changed(canary=canary, leaving=leaving), world)
+    failure = gate.refusal(begun, world, wanted.signature)
+    if failure:  # before it has any pod: there is nothing to take down
+        state = state.with_outcome(canary, Result.ROLLED_BACK, world.now, failure)
+        return state.changed(rejected=(rejections.of(canary, failure, world.spec),))
+    return gate.held_back(begun, world, wanted.signature)
 
 
 def _failure(state: State, obstacle: Obstacle | None, world: World) -> Problem | None:

@@ -8,8 +8,10 @@ status and MLflow's error code do.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import requests
@@ -54,12 +56,26 @@ class RegistryClient(RestStore):  # type: ignore[misc]  # mlflow ships no types
     def _call_endpoint(self, api: Any, json_body: str | None, *_: Any, **__: Any) -> Any:
         """Every method of `RestStore` comes through here."""
         endpoint, method = self._get_endpoint_from_method(api)
-        try:
-            status, body = self._exchange(endpoint, method, json.loads(json_body or "{}"))
+        with self._in_own_words():
+            status, body = self._exchange(endpoint, method, json.loads(json_body or "{}"), most=MAX_BODY)
             if status == requests.codes.ok:
                 answer = self._get_response_from_method(api)
                 parse_dict(json.loads(body), answer)
                 return answer
+        raise self._refusal(status, body, is_read=method == "GET")
+
+    def file(self, endpoint: str, *, most: int) -> bytes:
+        """What the server has there, if it is no more than so many bytes."""
+        with self._in_own_words():
+            status, body = self._exchange(endpoint, "GET", {}, most=most)
+        if status == requests.codes.ok:
+            return body
+        raise self._refusal(status, body, is_read=True)
+
+    @contextlib.contextmanager
+    def _in_own_words(self) -> Iterator[None]:
+        try:
+            yield
         except errors.RegistryError:
             raise
         except MlflowException as error:
@@ -68,9 +84,8 @@ class RegistryClient(RestStore):  # type: ignore[misc]  # mlflow ships no types
             raise self._unreachable(_why(error)) from error
         except Exception as error:
             raise self._unreachable("does not answer like MLflow: check its trackingURI") from error
-        raise self._refusal(status, body, is_read=method == "GET")
 
-    def _exchange(self, endpoint: str, method: str, arguments: dict[str, Any]) -> tuple[int, bytes]:
+    def _exchange(self, endpoint: str, method: str, arguments: dict[str, Any], *, most: int) -> tuple[int, bytes]:
         response = http_request(
             self.get_host_creds(),
             endpoint,
@@ -86,15 +101,15 @@ class RegistryClient(RestStore):  # type: ignore[misc]  # mlflow ships no types
             **{"params" if method == "GET" else "json": arguments},
         )
         with response:
-            return response.status_code, self._read(response)
+            return response.status_code, self._read(response, most)
 
-    def _read(self, response: requests.Response) -> bytes:
+    def _read(self, response: requests.Response, most: int) -> bytes:
         body = b""
         while chunk := response.raw.read1(CHUNK, decode_content=True):
             self._time_left()
             body += chunk
-            if len(body) > MAX_BODY:
-                raise self._unreachable(f"sent more than {MAX_BODY >> 20} MiB for one answer")
+            if len(body) > most:
+                raise self._unreachable(f"sent more than {most >> 10} KiB for one answer")
         return body
 
     def _time_left(self) -> float:

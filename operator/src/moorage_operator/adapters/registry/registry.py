@@ -6,32 +6,41 @@ MLflow's client blocks, so it runs in threads of this registry's own: a hanging 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from mlflow.entities.model_registry import ModelVersionTag
 
 from moorage_operator import errors
-from moorage_operator.adapters.registry import explain, sources, wording
+from moorage_operator.adapters.registry import explain, mlmodel, sources, wording
 from moorage_operator.adapters.registry.client import NotThere, RegistryClient
 from moorage_operator.adapters.registry.declaration import RegistryDeclaration
 from moorage_operator.core.registry import ModelRef, ModelVersion
+from moorage_operator.core.signatures import Signature
 
 T = TypeVar("T")
 
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{0,64}")
-MAX_SOURCES = 10_000
+MAX_KNOWN = 10_000
+"""Versions that are remembered."""
 DEADLINE_SECONDS = 8.0
 """Of one question: a registry that never answers, too, is told within ten seconds."""
+SIGNATURE_SECONDS = 2.0
+"""A version whose signature takes longer is answered without one."""
+
+log = logging.getLogger(__name__)
 
 
 class MlflowRegistry:
-    """One declared registry. The download address of a version never changes, so it is asked for only once."""
+    """One declared registry. Download address and signature of a version never change, so they are asked for only once."""
 
     def __init__(
         self, declaration: RegistryDeclaration, *, threads: int = 4, deadline: float = DEADLINE_SECONDS
@@ -42,10 +51,12 @@ class MlflowRegistry:
         # Apart from the questions: a write that hangs must not look like a registry that does not answer them.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"registry-{declaration.name}-writer")
         self._sources: OrderedDict[tuple[object, ...], str] = OrderedDict()
+        self._signatures: OrderedDict[ModelVersion, Signature | None] = OrderedDict()
 
     async def resolve(self, model: ModelRef) -> ModelVersion:
         """The version that the reference names now; only a version in state READY is an answer."""
-        return await self._run(self._pool, lambda client: self._resolve(client, model))
+        found = await self._run(self._pool, lambda client: self._resolve(client, model))
+        return replace(found, signature=await self._signature(found))
 
     async def set_tags(self, model: str, version: str, tags: Mapping[str, str | None]) -> None:
         """Make these tags of a version so, in this order; None removes one. What is so already is not written."""
@@ -56,15 +67,16 @@ class MlflowRegistry:
         moving = ModelRef(model, alias=alias)
         return await self._run(self._writer, lambda client: self._move(client, moving, away_from, to))
 
-    async def _run(self, pool: ThreadPoolExecutor, ask: Callable[[RegistryClient], T]) -> T:
+    async def _run(self, pool: ThreadPoolExecutor, ask: Callable[[RegistryClient], T], seconds: float = math.inf) -> T:
         """In a thread of the pool, until the deadline."""
-        until = time.monotonic() + self._deadline
+        seconds = min(seconds, self._deadline)
+        until = time.monotonic() + seconds
 
         def work() -> T:
             return ask(RegistryClient(self._declaration, deadline=until))
 
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(seconds):
                 return await asyncio.get_running_loop().run_in_executor(pool, work)
         except errors.RegistryError:
             raise
@@ -135,9 +147,26 @@ class MlflowRegistry:
             uri = client.get_model_version_download_uri(found.name, found.version)
             described = f"'{wording.shown(found.name)}' version {found.version}"
             self._sources[key] = sources.checked(uri, model=described, tracking_uri=self._declaration.tracking_uri)
-            if len(self._sources) > MAX_SOURCES:
-                self._sources.popitem(last=False)
+            _bound(self._sources)
         return self._sources[key]
+
+    async def _signature(self, version: ModelVersion) -> Signature | None:
+        """What can't be read is not asked for again, whatever the reason: the version's first pod tells it, and a poll has to go on."""
+        folder = sources.proxied(version.source, tracking_uri=self._declaration.tracking_uri)
+        if folder is None:
+            return None
+        if version not in self._signatures:
+            self._signatures[version] = await self._read_signature(version, f"{folder}/{mlmodel.FILE}")
+            _bound(self._signatures)
+        return self._signatures.get(version)
+
+    async def _read_signature(self, version: ModelVersion, endpoint: str) -> Signature | None:
+        try:
+            return await self._run(self._pool, lambda client: _signature_at(client, endpoint), SIGNATURE_SECONDS)
+        except errors.RegistryError as error:
+            what = f"'{wording.shown(version.name)}' version {version.version}"
+            log.info("the signature of %s is known when its first pod has fetched it: %s", what, error)
+            return None
 
     def _nonsense(self) -> errors.RegistryUnreachable:
         return errors.RegistryUnreachable(
@@ -151,6 +180,19 @@ def _ask(client: RegistryClient, model: ModelRef) -> Any:
     if not VERSION.fullmatch(model.version):
         raise NotThere
     return client.get_model_version(model.name, model.version)
+
+
+def _signature_at(client: RegistryClient, endpoint: str) -> Signature | None:
+    try:
+        return mlmodel.signature(client.file(endpoint, most=mlmodel.MAX_BYTES))
+    except NotThere:
+        return None
+
+
+def _bound(known: OrderedDict[Any, Any]) -> None:
+    """The oldest is forgotten for the newest."""
+    if len(known) > MAX_KNOWN:
+        known.popitem(last=False)
 
 
 def _not_ready(name: str, found: Any) -> str:

@@ -6,7 +6,7 @@ Everything that is not listed is refused: local paths (a pod has none to share w
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from moorage_operator import errors
 from moorage_operator.adapters.registry import wording
@@ -17,6 +17,9 @@ STORES = frozenset({"s3", "gs", "abfs", "abfss", "wasbs"})
 OWN = frozenset({"models", "mlflow-artifacts", "http", "https"})
 """What is read through the registry's own server, and no other."""
 
+PROXY = "/api/2.0/mlflow-artifacts/artifacts"
+"""Where MLflow's server hands out the artifacts that it keeps for its clients."""
+
 MAX_LENGTH = 2048
 
 
@@ -26,6 +29,17 @@ def checked(uri: str, *, model: str, tracking_uri: str) -> str:
     if problem:
         raise errors.SourceRefused(f"the artifacts of model {model} {problem}")
     return uri
+
+
+def proxied(uri: str, *, tracking_uri: str) -> str | None:
+    """The endpoint of the registry's own server that has what lies at this address, which is checked; None if no endpoint has."""
+    parts = urlsplit(uri)
+    if parts.scheme == "mlflow-artifacts":
+        return f"{PROXY}/{quote(parts.path.strip('/'))}"
+    own = urlsplit(tracking_uri).path.rstrip("/")
+    if parts.scheme in {"http", "https"} and parts.path.startswith(f"{own}{PROXY}/"):
+        return parts.path.removeprefix(own).rstrip("/")
+    return None
 
 
 def _problem(uri: str, tracking: SplitResult) -> str:
