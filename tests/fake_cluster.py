@@ -108,7 +108,8 @@ class FakeCluster:
             live = self._objects.get(ref)
             if live is None:
                 return {}
-            if (live["metadata"]["uid"], live["metadata"]["resourceVersion"]) != (uid, resource_version):
+            metadata = live["metadata"]
+            if metadata["uid"] != uid or resource_version not in ("", metadata["resourceVersion"]):
                 raise errors.Conflict(f"delete {ref}: a precondition does not hold", status=409)
             return self._forget(ref)
 

@@ -372,6 +372,16 @@ async def test_delete_needs_the_object_that_was_seen(world: World) -> None:
     assert await world.client.get(ref) is None
 
 
+async def test_delete_without_a_version_needs_the_same_object_only(world: World) -> None:
+    seen = await world.client.apply(world.config_map("deleted", {"a": "1"}))
+    await world.client.apply(world.config_map("deleted", {"a": "2"}))
+    ref = kinds.ref_of(seen)
+    with pytest.raises(errors.Conflict):
+        await world.client.delete(ref, uid="another", resource_version="")
+    await world.client.delete(ref, uid=seen["metadata"]["uid"], resource_version="")
+    assert await world.client.get(ref) is None
+
+
 async def test_delete_of_what_is_gone_is_success(world: World) -> None:
     ref = Ref(kinds.CONFIG_MAP, world.namespace, "absent")
     await world.client.delete(ref, uid="any", resource_version="1")

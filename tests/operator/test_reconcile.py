@@ -596,3 +596,21 @@ async def test_in_a_namespace_that_is_being_deleted_it_tries_once(served: World)
 def _restart_by_kubectl(manifest: Manifest) -> None:
     annotations = manifest["spec"]["template"]["metadata"].setdefault("annotations", {})
     annotations["kubectl.kubernetes.io/restartedAt"] = "now"
+
+
+async def test_a_budget_goes_though_its_controller_writes_its_status_just_then(
+    served: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does as soon as the Deployment has another number of pods, which is what the same pass writes first."""
+    served.apply(replicas=2)
+    await served.settle()
+    delete = served.cluster.delete
+
+    async def delete_late(ref: Ref, **seen: str) -> None:
+        served.cluster.edit(ref, lambda live: live.update(status={"currentHealthy": 1}))
+        await delete(ref, **seen)
+
+    monkeypatch.setattr(served.cluster, "delete", delete_late)
+    served.apply(replicas=1)
+    await served.reconcile()
+    assert not served.of_models(DISRUPTION_BUDGET)

@@ -84,7 +84,9 @@ class Cluster(Protocol):
         """JSON patch (RFC 6902), all or nothing; a failed `test` is `Conflict`."""
 
     async def delete(self, ref: Ref, *, uid: str, resource_version: str) -> None:
-        """Delete in the background, if the live object is still that one, else `Conflict`. Already gone is success."""
+        """Delete in the background, if the live object is still that one, else `Conflict`; without a version it may have changed.
+        Already gone is success.
+        """
 
 
 class Agents(Protocol):

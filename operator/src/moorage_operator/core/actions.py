@@ -56,7 +56,7 @@ class Leave:
 
 @dataclass(frozen=True)
 class Delete:
-    """Delete just this object, in just this state."""
+    """Delete just this object, in just this state; without a version in any state."""
 
     ref: Ref
     uid: str

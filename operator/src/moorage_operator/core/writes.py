@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from moorage_operator.core import compare
 from moorage_operator.core.actions import Action, Apply, Delete, Leave, RestoreTemplate
-from moorage_operator.core.kinds import DEPLOYMENT, Kind, Manifest, ref_of
+from moorage_operator.core.kinds import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, Kind, Manifest, ref_of
 from moorage_operator.core.observed import Observed
 
 
@@ -40,6 +40,7 @@ def delete(observed: Observed, kind: Kind, name: str) -> Iterator[Action]:
 
 
 def deletion(live: Manifest) -> Delete:
-    """Of just this object, as it is now."""
-    metadata = live["metadata"]
-    return Delete(ref_of(live), uid=metadata["uid"], resource_version=metadata["resourceVersion"])
+    """Of just this object, as it is now; whatever its status is by then, where a controller writes that as often as pods come and go."""
+    ref, metadata = ref_of(live), live["metadata"]
+    version = "" if ref.kind in (AUTOSCALER, DISRUPTION_BUDGET) else metadata["resourceVersion"]
+    return Delete(ref, uid=metadata["uid"], resource_version=version)

@@ -122,10 +122,8 @@ class KubernetesCluster:
         return _manifest(await self._send(call))
 
     async def delete(self, ref: Ref, *, uid: str, resource_version: str) -> None:
-        body = {
-            "propagationPolicy": "Background",
-            "preconditions": {"uid": uid, "resourceVersion": resource_version},
-        }
+        version = {"resourceVersion": resource_version} if resource_version else {}
+        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid} | version}
         await self._unless_gone(_call("delete", ref, "DELETE", _object_path(ref), body=body, writes=True))
 
     async def _pages(self, kind: Kind, path: str, query: dict[str, str]) -> AsyncIterator[Manifest]:
