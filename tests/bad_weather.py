@@ -69,7 +69,7 @@ async def forward(session: ClientSession, request: web.Request) -> web.StreamRes
     """Piece by piece, for the sake of watches."""
     headers = {name: request.headers[name] for name in END_TO_END if name in request.headers}
     headers["Authorization"] = f"Bearer {token()}"
-    body = await request.read()
+    body = await request.read() or None
     async with session.request(request.method, request.rel_url, headers=headers, data=body) as found:
         kept = {name: found.headers[name] for name in ("Content-Type", "Retry-After") if name in found.headers}
         answer = web.StreamResponse(status=found.status, headers=kept)
