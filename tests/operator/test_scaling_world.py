@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import world
 from moorage_operator.core.kinds import DEPLOYMENT
 from world import World
 
@@ -112,3 +113,21 @@ async def test_up_and_down_again_at_a_pause() -> None:
         await served.settle(after_a_pass=lambda: seen.append(served.counts()["3"]))
         assert served.counts()["4"] == max(2, replicas // 2)
     assert set(seen) == {8, 2}
+
+
+async def test_to_zero_and_back_at_a_pause_puts_nothing_back() -> None:
+    served = await rolling(replicas=4)
+    served.apply(replicas=0)
+    await served.settle()
+    assert served.counts() == {"3": 0, "4": 0}
+    served.fates["4"] = world.loading
+    served.apply(replicas=4)
+    await served.settle()
+    assert served.condition("Ready") == ("False", "Paused")
+    del served.fates["4"]
+    await served.settle()
+    assert served.status["weights"] == {"desired": 25, "applied": 25, "verified": True}
+    assert served.counts() == {"3": 4, "4": 2}
+    served.fates["4"] = world.loading
+    await served.settle()
+    assert served.message("Ready").startswith("version 4 was put back"), "it has lost them"

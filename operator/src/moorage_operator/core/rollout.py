@@ -145,7 +145,7 @@ def _failure(state: State, obstacle: Obstacle | None, world: World) -> Problem |
     problem = checks.problem_of(world.observed.child(DEPLOYMENT, canary.revision), pods)
     detail = f": {problem.message}" if problem else ""
     if state.position.sends_requests and canary.replicas:
-        if not any(checks.is_ready(pod) or checks.is_out_of_sight(pod) for pod in pods):
+        if not canary.is_waking and not any(checks.is_ready(pod) or checks.is_out_of_sight(pod) for pod in pods):
             return Problem(Reason.CANARY_LOST, f"no pod of {canary.revision} is ready any more{detail}")
         if checks.is_crash_looping(pods):
             return Problem(Reason.CANARY_CRASHES, f"pods of {canary.revision} crash again and again{detail}")

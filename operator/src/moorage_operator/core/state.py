@@ -35,6 +35,8 @@ class Role(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Of a canary: it was stable until just now, and has to prove nothing."""
     is_held_back: bool = False
     """Of a canary: it has one pod only, until that one tells its signature."""
+    is_waking: bool = False
+    """Of a canary that had requests when somebody scaled all to zero: until the first of its pods is ready again, none can be lost."""
     scale_down_at: datetime | None = None
     """Of a leaving one: its pods end then, or as soon after it as no router sends it anything."""
 

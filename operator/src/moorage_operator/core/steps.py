@@ -71,7 +71,16 @@ def sized(state: State, world: World) -> State:
         pods = max(pods, min(1, world.spec.fixed_replicas))  # whatever a setCanaryScale says
     if state.canary.is_held_back:
         pods = min(pods, 1)
-    return state.changed(canary=msgspec.structs.replace(state.canary, replicas=pods))
+    is_waking = bool(pods) and _was_put_to_sleep(state, world)
+    return state.changed(canary=msgspec.structs.replace(state.canary, replicas=pods, is_waking=is_waking))
+
+
+def _was_put_to_sleep(state: State, world: World) -> bool:
+    """By `replicas: 0`, while it had requests; no pod of it is ready since then."""
+    canary = state.canary
+    if canary is None or not state.position.sends_requests or traffic.ready_pods(world.observed, canary.revision):
+        return False
+    return canary.is_waking or not canary.replicas
 
 
 def goal(state: State, spec: Spec) -> int:
