@@ -89,7 +89,9 @@ class A:
     def state(self) -> State:
         canary = None
         if self.canary:
-            canary = Role(self.canary, self.canary[-1], since=NOW, salt="s")
+            canary = Role(
+                self.canary, self.canary[-1], since=NOW, salt="s", replicas=1 if self.weight or self.routes else 0
+            )
         state = State(
             stable=Role("fraud-v3", "3"),
             canary=canary,

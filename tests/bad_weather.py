@@ -2,6 +2,9 @@
 
 The file holds a status that each request is answered with, "cut" for connections that are, "half" for a load balancer one of whose two
 servers is down: every other request, by chance, has any of these. Without the file all is well. Watches that are open go on.
+
+A leader that could not renew its Lease ends. It is started again at once, as the kubelet does for the first time: after a few such
+tests in a row the kubelet would wait for a minute.
 """
 
 from __future__ import annotations
@@ -20,22 +23,26 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 WEATHER, KUBECONFIG = Path("/tmp/weather"), Path("/tmp/kubeconfig")  # noqa: S108 - a volume of this pod alone
 PORT = 8001
+ENDED = "the operator ended with "
 CUT = "cut"
 FAILURES = ("500", "502", "503", CUT)
 END_TO_END = ("Accept", "Content-Type", "User-Agent")
 """What the API server needs of a request's headers; that it is us says the proxy."""
 
 
-async def main() -> int:
-    """The exit code of the operator, so that the kubelet starts it anew when it ends."""
+async def main() -> None:
+    """Until SIGTERM."""
     api = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
     connector = TCPConnector(ssl=ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt")), limit=0)
     async with ClientSession(api, connector=connector, timeout=ClientTimeout(total=None)) as session:
         await listen(session)
         environment = os.environ | {"KUBECONFIG": write_kubeconfig()}
-        child = await asyncio.create_subprocess_exec(sys.executable, "-m", "moorage_operator", env=environment)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, child.terminate)
-        return abs(await child.wait())
+        code: int | None = None
+        while code != 0:
+            child = await asyncio.create_subprocess_exec(sys.executable, "-m", "moorage_operator", env=environment)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, child.terminate)
+            code = await child.wait()
+            print(f"{ENDED}{code}", flush=True)  # noqa: T201
 
 
 async def listen(session: ClientSession) -> None:
@@ -97,4 +104,4 @@ def write_kubeconfig() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    asyncio.run(main())

@@ -297,7 +297,42 @@ async def test_a_request_without_an_answer_is_observed_without_a_code(tmp_path: 
         with pytest.raises(errors.Unreachable):
             await client.get(REF)
 
-    assert seen == [""]
+    assert set(seen) == {""}
+
+
+@pytest.mark.parametrize(("failures", "is_answered"), [(4, True), (5, False)])
+async def test_a_read_outlives_an_api_server_of_several_that_is_down(
+    failures: int, is_answered: bool, tmp_path: Path
+) -> None:
+    asked = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response({"kind": "ConfigMap"}, status=503 if asked <= failures else 200)
+
+    async with client_of(answer, tmp_path) as client:
+        if is_answered:
+            assert await client.get(REF) == {"kind": "ConfigMap"}
+        else:
+            with pytest.raises(errors.Unreachable):
+                await client.get(REF)
+    assert asked == 5
+
+
+async def test_a_write_is_made_once(tmp_path: Path) -> None:
+    """Nobody knows whether one that failed was carried out: the next pass looks first."""
+    asked = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response({}, status=503)
+
+    async with client_of(answer, tmp_path) as client:
+        with pytest.raises(errors.Unreachable):
+            await client.delete(REF, uid="any", resource_version="1")
+    assert asked == 1
 
 
 async def test_the_fence_is_asked_after_the_wait_for_the_budget(tmp_path: Path) -> None:

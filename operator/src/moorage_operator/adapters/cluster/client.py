@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import random
+import time
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -14,6 +17,13 @@ from moorage_operator.adapters.cluster.budget import Budget
 from moorage_operator.core import kinds, names
 from moorage_operator.core.kinds import Kind, Manifest, Ref
 from moorage_operator.ports import Change, Selection, Snapshot
+
+READ_AGAIN_SECONDS = (0.05, 0.1, 0.2, 0.4)
+"""Before each next try of a read that failed, at most: behind a load balancer one of the API servers may be down, and a pass that
+moves traffic reads ten times before it writes."""
+
+QUICK_SECONDS = 1.0
+"""What takes longer to fail is not repeated here: the server is busy."""
 
 
 def _open_fence() -> None:
@@ -148,13 +158,24 @@ class KubernetesCluster:
 
     async def _send(self, call: transport.Call) -> Any:
         try:
-            return await self._send_once(call)
+            return await (self._send_once(call) if call.writes else self._read(call))
         except errors.Forbidden as error:
             if error.status != HTTPStatus.UNAUTHORIZED:
                 raise
             # The server did nothing yet: perhaps the token was rotated early.
             await self._calls.refresh_credentials()
             return await self._send_once(call)
+
+    async def _read(self, call: transport.Call) -> Any:
+        begin = time.monotonic()
+        for pause in READ_AGAIN_SECONDS:
+            try:
+                return await self._send_once(call)
+            except errors.Unreachable:
+                if time.monotonic() - begin > QUICK_SECONDS:
+                    raise
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
+        return await self._send_once(call)
 
     async def _send_once(self, call: transport.Call) -> Any:
         if call.writes:
