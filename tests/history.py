@@ -623,7 +623,7 @@ class History(RuleBasedStateMachine):
         """Not even for a moment after a pass that knew of it."""
         status = self.world.status
         sends = status.get("weights", {}).get("desired") or status.get("headerRoutes")
-        if "stable" in status and sends and self._spec().get("replicas", 1):
+        if "stable" in status and sends and self._spec().get("replicas", 1) and not self._wakes():
             assert self._ready(status["canary"]["revision"]), "a canary keeps its requests without any ready pod"
 
     def _routers_leave_a_canary_that_lost_its_pods(self) -> None:
@@ -633,13 +633,18 @@ class History(RuleBasedStateMachine):
         """
         route = self.world.gateway.held.get(self.world.ref(HTTP_ROUTE))
         is_to_go = http_route.divides(route) and self._spec().get("traffic", {}).get("router") != "gateway"
-        if is_to_go or not self._spec().get("replicas", 1):
+        if is_to_go or not self._spec().get("replicas", 1) or self._wakes():
             return
         stable = self.world.status.get("stable", {}).get("revision")
         sent_to = {revision for split in self._held_splits() for revision, share in split.items() if share}
         lost = {revision for revision in sent_to if stable not in (None, revision) and not self._ready(revision)}
         self.lost_for = Counter({revision: self.lost_for[revision] + 1 for revision in lost})
         assert max(self.lost_for.values(), default=0) <= 2, "the routers send requests to nobody"
+
+    def _wakes(self) -> bool:
+        """Has all been scaled to zero? Then stable answers for the canary, if it wakes up first."""
+        behind_gateway = self._spec().get("traffic", {}).get("router") == "gateway"
+        return bool(self.world.status.get("canary", {}).get("isWaking")) and not behind_gateway
 
     def _ends_first(self) -> bool:
         """Do stable's pods end before others start?"""

@@ -76,9 +76,9 @@ def sized(state: State, world: World) -> State:
 
 
 def _was_put_to_sleep(state: State, world: World) -> bool:
-    """By `replicas: 0`, while it had requests; no pod of it is ready since then."""
-    canary = state.canary
-    if canary is None or not state.position.sends_requests or traffic.ready_pods(world.observed, canary.revision):
+    """By `replicas: 0`, while it had requests; no pod of it is ready since then. Stable answers for it, but not behind a Gateway."""
+    canary, sends = state.canary, state.position.sends_requests and not world.spec.traffic.by_gateway
+    if canary is None or not sends or traffic.ready_pods(world.observed, canary.revision):
         return False
     return canary.is_waking or not canary.replicas
 
