@@ -15,11 +15,13 @@ import pytest
 
 import gateways
 import mlflow_in_cluster
+import wishes
 from fixtures_cluster import Api
 from gateways import Gateway
 from installation import Installation
 from mlflow_in_cluster import LOGIN, PORT, Registry
 from place import Place, a_namespace, until
+from wishes import Wishes
 
 HERE = Path(__file__).parent
 
@@ -88,4 +90,11 @@ def gateway(api: Api) -> Iterator[Gateway]:
 def place(api: Api, operator: Installation) -> Iterator[Place]:
     """A namespace in which the operator works."""
     with a_namespace(api, f"moorage-e2e-{uuid.uuid4().hex[:6]}") as found:
+        yield found
+
+
+@pytest.fixture
+def wished(place: Place) -> Iterator[Wishes]:
+    """What an autoscaler there is to want."""
+    with wishes.served(place) as found:
         yield found

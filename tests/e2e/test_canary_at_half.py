@@ -15,6 +15,7 @@ import watching
 from mlflow_in_cluster import Registry
 from moorage_operator.core.reasons import Reason
 from place import Object, Place, a_model, until
+from wishes import Wishes
 
 HALF = [{"setWeight": 50}, {"pause": {}}]
 HALFWAY = {"desired": 50, "applied": 50, "verified": True}
@@ -144,3 +145,77 @@ def test_who_is_replaced_at_half_by_a_third_version_and_that_by_another_spec_cos
     assert outcomes(place, model) == [("3", "Promoted"), ("3", "Superseded"), ("2", "Superseded"), ("1", "Promoted")]
     assert place.status(model)["stable"]["revision"] == last
     assert fewest(pods, stable) == (REPLICAS, REPLICAS)
+
+
+def ready(place: Place, name: str) -> tuple[int, int]:
+    """Pods of stable and of the canary."""
+    status = place.status(name)
+    return status["stable"].get("readyReplicas", 0), status["canary"].get("readyReplicas", 0)
+
+
+def scale(place: Place, name: str, replicas: int) -> None:
+    place.kubectl("scale", "mdep", name, f"--replicas={replicas}")
+
+
+def test_who_scales_both_by_hand_at_half_is_followed_at_once_and_costs_no_request(
+    place: Place, registry: Registry, model: str
+) -> None:
+    name = "by-hand"
+    registry.set_alias(model, "1", name)
+    place.apply(a_model(name, model, alias=name, replicas=REPLICAS, rollout=ROLLOUT))
+    place.wait_ready(name)
+    stable = place.status(name)["stable"]["revision"]
+    with counts(place, name) as pods, load.on(place, name, "digits-onnx", pause=0.02, by_grpc=model) as running:
+        registry.set_alias(model, "2", name)
+        wait_for_half(place, name, "2")
+        for replicas, wanted in ((5, (5, 3)), (REPLICAS, (REPLICAS, 2))):
+            scale(place, name, replicas)
+            until(90, f"it has {wanted} pods", lambda: ready(place, name) == wanted, lambda: place.status(name))  # noqa: B023  # called at once
+            assert has_half(place, name, "2")
+        scale(place, name, 3)
+        canary = place.status(name)["canary"]["revision"]
+        place.kubectl("annotate", "mdep", name, f"moorage.dev/command=promoteFull@{canary}")
+        place.wait_ready(name)
+    assert running.failed == 0, running.said
+    assert fewest(pods, stable) == (REPLICAS, REPLICAS)
+    assert (place.get("deployment", canary)["spec"]["replicas"], len(place.pods(name, canary))) == (3, 3)
+
+
+def test_autoscalers_that_act_at_half_take_nothing_back_and_cost_no_request(
+    place: Place, registry: Registry, model: str, wished: Wishes
+) -> None:
+    name, most = "by-itself", 4
+    registry.set_alias(model, "1", name)
+    scaling = {
+        "minReplicas": REPLICAS,
+        "maxReplicas": most,
+        "metrics": [wished.metric],
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
+    }
+    place.apply(a_model(name, model, alias=name, autoscaling=scaling, rollout=ROLLOUT))
+    place.wait_ready(name)
+    stable = place.status(name)["stable"]["revision"]
+
+    def saw(revision: str, metric: str) -> bool:
+        [found] = place.get("hpa", revision)["status"]["currentMetrics"]
+        return bool(found["external"]["current"]["averageValue"] == metric)
+
+    with counts(place, name) as pods, load.on(place, name, "digits-onnx", pause=0.02, by_grpc=model) as running:
+        registry.set_alias(model, "2", name)
+        wait_for_half(place, name, "2")
+        canary = place.status(name)["canary"]["revision"]
+        wished.say(most)
+        until(90, "both have all", lambda: ready(place, name) == (most, most), lambda: place.find("hpa"))
+        wished.say(1)
+        for revision in (stable, canary):
+            until(60, "its autoscaler wants one", lambda: saw(revision, "250m"), lambda: place.find("hpa"))  # noqa: B023  # the same
+        assert ready(place, name) == (most, most)
+        assert has_half(place, name, "2")
+        place.kubectl("annotate", "mdep", name, f"moorage.dev/command=promoteFull@{canary}")
+        place.wait_ready(name)
+    assert running.failed == 0, running.said
+    assert fewest(pods, stable) == (REPLICAS, REPLICAS)
+    for revision in (stable, canary):
+        wanted = [int(line.split(",")[1]) for line in pods if line.startswith(f"{revision},")]
+        assert wanted == sorted(wanted), "somebody has taken a pod back"
+        assert wanted[-1] == most

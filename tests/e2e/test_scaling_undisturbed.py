@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import watching
-import wishes
 from fixtures_cluster import Api
 from installation import Installation
 from mlflow_in_cluster import Registry
@@ -26,12 +25,6 @@ FAKE: Object = {
     "traffic": {"router": "replicas"},
 }
 """On a node whose pods get ready without running: no router could reach them."""
-
-
-@pytest.fixture
-def wished(place: Place, operator: Installation) -> Iterator[Wishes]:
-    with wishes.served(place) as found:
-        yield found
 
 
 @pytest.fixture
