@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,6 +25,8 @@ NAME, MODEL = "steady", "digits-steady"
 STEPS = [{"setWeight": 20}, {"pause": {}}, {"setWeight": 60}, {"pause": {}}]
 ROLLOUT: dict[str, Any] = {"steps": STEPS, "scaleDownDelaySeconds": 2, "abortScaleDownDelaySeconds": 2}
 ROUTERS = "app.kubernetes.io/component=router"
+WEIGHTS = range(10, 100, 10)
+QUICK_STEPS = [step for weight in WEIGHTS for step in ({"setWeight": weight}, {"pause": {"duration": 2}})]
 IN_FLIGHT = 6
 """Callers of the load: so many requests may be on their way in one place."""
 RECOVERY_SECONDS = 30
@@ -101,6 +103,64 @@ def disturbed(api: Api, place: Place, name: str, what: str, seconds: int) -> Non
         until(RECOVERY_SECONDS, "it has its two pods again", lambda: len(place.pods(name, stable)) == 2)
     assert running.failed == 0, running.said
     assert running.answered > 10 * seconds
+
+
+@pytest.fixture
+def moving(place: Place, registry: Registry, steady: str) -> Iterator[str]:
+    """With many weights that last two seconds each; gone after the test."""
+    name = "moving"
+    registry.set_alias(MODEL, "1", name)
+    place.apply(a_model(name, MODEL, alias=name, replicas=2, rollout=ROLLOUT | {"steps": QUICK_STEPS}))
+    place.wait_ready(name)
+    yield name
+    place.delete("mdep", name)
+    until(90, "its pods have ended", lambda: not place.find("pods", f"moorage.dev/deployment={name}"))
+
+
+def test_what_stands_still_while_weight_moves_costs_no_request_and_it_goes_on_afterwards(
+    api: Api, place: Place, registry: Registry, moving: str
+) -> None:
+    seen = moved_and_disturbed(api, place, registry, moving, "pods-to-api", 20)
+    assert 0 < seen[0] < max(WEIGHTS), "nobody has moved it meanwhile"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("what", "seconds"), A_MINUTE)
+def test_what_stands_still_for_long_while_weight_moves_costs_no_request(
+    api: Api, place: Place, registry: Registry, moving: str, what: str, seconds: int
+) -> None:
+    for _ in range(3):
+        moved_and_disturbed(api, place, registry, moving, what, seconds)
+
+
+def moved_and_disturbed(api: Api, place: Place, registry: Registry, name: str, what: str, seconds: int) -> list[int]:
+    """As soon as another version has some of the requests; returns the weights that were seen from the end of that on."""
+    if "a cluster of yours" in api.hack("cluster", "status"):
+        pytest.skip("only a cluster that hack/cluster made can be disturbed")
+    version = "2" if place.stable_version(name) == "1" else "1"
+    seen: list[int] = []
+
+    def arrived() -> bool:
+        seen.append(weight_of(place, name))
+        return place.stable_version(name) == version
+
+    with load.on(place, name, "digits-onnx", pause=0.02, by_grpc=MODEL, most_seconds=seconds + 300) as running:
+        registry.set_alias(MODEL, version, name)
+        until(120, "its weight moves", lambda: weight_of(place, name) > 0, lambda: place.status(name), every=0.1)
+        api.hack("cluster", "disturb", what, f"--seconds={seconds}")
+        until(RECOVERY_SECONDS + 60, "it is stable", arrived, lambda: place.status(name))
+        place.wait_ready(name)
+    print(f"weights since then: {seen}")  # noqa: T201
+    assert running.failed == 0, running.said
+    assert running.answered > 10 * seconds
+    assert seen[:-1] == sorted(seen[:-1]), "it has gone back"
+    return seen
+
+
+def weight_of(place: Place, name: str) -> int:
+    """As all routers have said that they hold it; 0 without a canary."""
+    return int(place.status(name).get("weights", {}).get("applied", 0))
 
 
 def pods_wanted(place: Place, revision: str) -> int:
