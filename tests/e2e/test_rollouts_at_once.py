@@ -1,4 +1,4 @@
-"""Rollouts that meet: of two models side by side, one in the scale-down delay of another, one for a new version and a new spec."""
+"""Rollouts that meet: one in the scale-down delay of another, one for a new version and a new spec at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 import load
-import watching
 from mlflow_in_cluster import Registry
 from place import Place, a_model, until
 
@@ -25,49 +24,12 @@ def model(registry: Registry) -> str:
     return "meeting"
 
 
-def moves(place: Place, name: str) -> bool:
-    """Have both versions some of the requests?"""
-    return 0 < int(place.status(name).get("weights", {}).get("applied", 0)) < 100
-
-
 def wait_for_version(place: Place, name: str, version: str) -> None:
     until(120, f"it is version {version}", lambda: place.stable_version(name) == version, lambda: place.status(name))
 
 
 def names_of(place: Place, name: str, revision: str) -> set[str]:
     return {pod["metadata"]["name"] for pod in place.pods(name, revision)}
-
-
-def test_two_models_move_side_by_side_and_one_of_them_goes_unnoticed(
-    place: Place, registry: Registry, model: str
-) -> None:
-    one, other = names = ("one", "other")
-    registry.set_alias(model, "1", "both")
-    place.apply(*(a_model(name, model, alias="both", replicas=2, rollout=FAST) for name in names))
-    place.wait_ready(*names)
-
-    def both_move() -> bool:
-        return all(moves(place, name) for name in names)
-
-    with load.on(place, one, "digits-onnx", pause=0.02, by_grpc=model, name="load-one") as of_one:
-        with load.on(place, other, "digits-onnx", pause=0.02, by_grpc=model, name="load-other") as of_other:
-            registry.set_alias(model, "2", "both")
-            until(120, "both move", both_move, lambda: [place.status(name) for name in names])
-            for name in names:
-                wait_for_version(place, name, "2")
-        with watching.weights(place, one) as seen:
-            registry.set_alias(model, "3", "both")
-            until(120, "both move again", both_move, lambda: [place.status(name) for name in names])
-            place.delete("mdep", other)
-            until(60, "its pods have been told to end", lambda: not place.pods(other))
-            wait_for_version(place, one, "3")
-
-    assert of_one.failed == of_other.failed == 0, of_one.said + of_other.said
-    assert min(of_one.answered, of_other.answered) > 200
-    for kind in ("desired", "applied"):
-        weights = [weight for of, weight in seen if of == kind]
-        assert weights == sorted(weights), seen
-        assert set(WEIGHTS) <= set(weights), seen
 
 
 def test_a_version_that_comes_in_the_scale_down_delay_of_another_and_one_that_comes_back_in_it(
