@@ -10,8 +10,7 @@ import load
 from mlflow_in_cluster import Registry
 from place import Place, a_model, until
 
-WEIGHTS = (20, 40, 60)
-STEPS = [step for weight in WEIGHTS for step in ({"setWeight": weight}, {"pause": {"duration": 5}})]
+STEPS = [step for weight in (20, 40, 60) for step in ({"setWeight": weight}, {"pause": {"duration": 5}})]
 FAST: dict[str, Any] = {"steps": STEPS, "scaleDownDelaySeconds": 2, "abortScaleDownDelaySeconds": 2}
 HELLO = [{"name": "GREETING", "value": "hello"}]
 
@@ -22,6 +21,11 @@ def model(registry: Registry) -> str:
     for _ in range(3):
         registry.copy("meeting")
     return "meeting"
+
+
+def moves(place: Place, name: str) -> bool:
+    """Have both versions some of the requests?"""
+    return 0 < int(place.status(name).get("weights", {}).get("applied", 0)) < 100
 
 
 def wait_for_version(place: Place, name: str, version: str) -> None:
