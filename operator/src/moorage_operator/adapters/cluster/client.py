@@ -18,9 +18,9 @@ from moorage_operator.core import kinds, names
 from moorage_operator.core.kinds import Kind, Manifest, Ref
 from moorage_operator.ports import Change, Selection, Snapshot
 
-READ_AGAIN_SECONDS = (0.05, 0.1, 0.2, 0.4)
-"""Before each next try of a read that failed, at most: behind a load balancer one of the API servers may be down, and a pass that
-moves traffic reads ten times before it writes."""
+AGAIN_SECONDS = (0.05, 0.1, 0.2, 0.4)
+"""Before each next try of a call that failed, at most: behind a load balancer one of the API servers may be down, and a pass that
+moves traffic makes fifteen calls."""
 
 QUICK_SECONDS = 1.0
 """What takes longer to fail is not repeated here: the server is busy."""
@@ -158,7 +158,7 @@ class KubernetesCluster:
 
     async def _send(self, call: transport.Call) -> Any:
         try:
-            return await (self._send_once(call) if call.writes else self._read(call))
+            return await self._send_patiently(call)
         except errors.Forbidden as error:
             if error.status != HTTPStatus.UNAUTHORIZED:
                 raise
@@ -166,9 +166,10 @@ class KubernetesCluster:
             await self._calls.refresh_credentials()
             return await self._send_once(call)
 
-    async def _read(self, call: transport.Call) -> Any:
+    async def _send_patiently(self, call: transport.Call) -> Any:
+        """A write may have been done although its answer got lost: done twice it is the same, or a conflict with itself."""
         begin = time.monotonic()
-        for pause in READ_AGAIN_SECONDS:
+        for pause in AGAIN_SECONDS:
             try:
                 return await self._send_once(call)
             except errors.Unreachable:
