@@ -75,13 +75,8 @@ def stub(hostile: Hostile) -> Iterator[Stub]:
         yield running
 
 
-@contextlib.contextmanager
-def a_registry(url: str, *, deadline: float = 10.0, **declared: Any) -> Iterator[MlflowRegistry]:
-    registry = MlflowRegistry(RegistryDeclaration("lab", url, **declared), deadline=deadline)
-    try:
-        yield registry
-    finally:
-        registry.close()
+def a_registry(url: str, *, deadline: float = 10.0, **declared: Any) -> contextlib.closing[MlflowRegistry]:
+    return contextlib.closing(MlflowRegistry(RegistryDeclaration("lab", url, **declared), deadline=deadline))
 
 
 async def the_error(url: str, **declared: Any) -> errors.RegistryError:

@@ -135,13 +135,8 @@ def stub(server: Server) -> Iterator[Stub]:
         yield running
 
 
-@contextlib.contextmanager
-def a_registry(stub: Stub, **declared: Any) -> Iterator[MlflowRegistry]:
-    registry = MlflowRegistry(RegistryDeclaration("lab", stub.url, **declared))
-    try:
-        yield registry
-    finally:
-        registry.close()
+def a_registry(stub: Stub, **declared: Any) -> contextlib.closing[MlflowRegistry]:
+    return contextlib.closing(MlflowRegistry(RegistryDeclaration("lab", stub.url, **declared)))
 
 
 def files_asked_for(stub: Stub) -> list[str]:
