@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from fake_cluster import FakeCluster
 from moorage_operator import errors
@@ -184,6 +185,20 @@ class Router:
         return str(stored["metadata"]["resourceVersion"])
 
     # What happens.
+
+    async def lose_an_answer(self) -> None:
+        """One request is answered, and under the next one on the same connection the only pod of stable dies: nothing can be said."""
+        pod = await self.add_pod("fraud-v5")
+        await self.apply(fraud=a_model(self.port, stable="fraud-v5"))
+        await self.up("fraud-v5", 1)
+        caller = self.caller()
+        await caller.post()
+        pod.hold = asyncio.Event()
+        asked = asyncio.create_task(caller.post())
+        await pod.asked(2)
+        await pod.kill()
+        with pytest.raises(ConnectionResetError):
+            await asked
 
     def caller(self, port: int = 0) -> Caller:
         """Closed with the router."""

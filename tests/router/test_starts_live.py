@@ -134,17 +134,7 @@ async def first_state_of_a_new_agent(router: Router) -> dict[str, Any]:
 
 async def test_a_new_agent_begins_with_all_that_haproxy_has_counted(router: Router) -> None:
     """And at once with the requests that were lost: if they came later, they would look like new ones."""
-    pod = await router.add_pod("fraud-v5")
-    await router.apply(fraud=a_model(router.port, stable="fraud-v5"))
-    await router.up("fraud-v5", 1)
-    caller = router.caller()
-    await caller.post()
-    pod.hold = asyncio.Event()
-    asked = asyncio.create_task(caller.post())
-    await pod.asked(2)
-    await pod.kill()
-    with pytest.raises(ConnectionResetError):
-        await asked
+    await router.lose_an_answer()
     await router.counted("stable", requests=2, bad=1)
     before = await router.state()
     after = await first_state_of_a_new_agent(router)
