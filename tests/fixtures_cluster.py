@@ -62,6 +62,11 @@ class Api:
         )  # fmt: skip
         return done.stdout
 
+    @property
+    def is_users_own(self) -> bool:
+        """Not made by hack/cluster, which can then neither disturb it nor give it images or nodes."""
+        return "a cluster of yours" in self.hack("cluster", "status")
+
     def kubectl(self, *arguments: str, stdin: str = "", seconds: float = 60) -> str:
         done = self.run("kubectl", *arguments, stdin=stdin, seconds=seconds)
         if done.returncode:

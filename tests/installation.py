@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,16 @@ class Installation:
         """Those that have not been told to end."""
         pods = self.place.find("pods", "app.kubernetes.io/component=operator")
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+    def answer(self, pod: str, path: str) -> str:
+        """Status and words on the port of the probes; empty while nobody listens."""
+        ask = f"c.request('GET', '{path}'); a = c.getresponse(); print(a.status, a.read().decode())"
+        code = f"import http.client as h; c = h.HTTPConnection('127.0.0.1', 8080); {ask}"
+        return self.run_in(pod, code).stdout.strip()
+
+    def run_in(self, pod: str, code: str) -> subprocess.CompletedProcess[str]:
+        """Python in a pod, which may be about to start anew."""
+        return self.api.run("kubectl", "exec", f"--namespace={self.namespace}", pod, "--", "python", "-c", code)
 
     def leader(self) -> str:
         """Name of the pod that holds the Lease; empty while none does."""

@@ -50,6 +50,10 @@ class Place:
         """Merge into the spec of a ModelDeployment."""
         self.patch(MODEL_DEPLOYMENT, model, {"spec": spec})
 
+    def command(self, model: str, text: str) -> None:
+        """As a person tells a rollout something."""
+        self.kubectl("annotate", "--overwrite", MODEL_DEPLOYMENT, model, f"moorage.dev/command={text}")
+
     def get(self, kind: str, name: str) -> Object:
         """Empty if there is none."""
         text = self.kubectl("get", kind, name, "--ignore-not-found", "--output=json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,16 +40,17 @@ def sheltered(place: Place, operator: Installation, registry: Registry) -> Itera
         yield operator
 
 
-def in_pod(operator: Installation, code: str) -> subprocess.CompletedProcess[str]:
+def only_pod(operator: Installation) -> str:
     [pod] = operator.pods()
-    name = pod["metadata"]["name"]
-    return operator.api.run("kubectl", "exec", f"--namespace={operator.namespace}", name, "--", "python", "-c", code)
+    return str(pod["metadata"]["name"])
 
 
 @contextmanager
 def the_weather(operator: Installation, weather: str) -> Iterator[None]:
     def change(code: str) -> None:
-        until(30, "its container runs", lambda: in_pod(operator, code).returncode == 0, operator.logs)
+        until(
+            30, "its container runs", lambda: operator.run_in(only_pod(operator), code).returncode == 0, operator.logs
+        )
 
     change(f"open('/tmp/weather', 'w').write('{weather}')")
     try:
@@ -59,10 +59,8 @@ def the_weather(operator: Installation, weather: str) -> Iterator[None]:
         change("import pathlib; pathlib.Path('/tmp/weather').unlink(missing_ok=True)")
 
 
-def answer(operator: Installation, path: str) -> str:
-    """The status and the words; empty while nobody listens."""
-    ask = f"c.request('GET', '{path}'); a = c.getresponse(); print(a.status, a.read().decode())"
-    return in_pod(operator, f"import http.client as h; c = h.HTTPConnection('127.0.0.1', 8080); {ask}").stdout.strip()
+def readiness(operator: Installation) -> str:
+    return operator.answer(only_pod(operator), "/readyz")
 
 
 def restarts(operator: Installation) -> int:
@@ -97,13 +95,13 @@ def endure(place: Place, operator: Installation, weather: str, seconds: int) -> 
             begin = time.monotonic()
             place.change(NAME, replicas=wanted)
             if seconds > TOLD_SECONDS:
-                until(TOLD_SECONDS, "it is not ready", lambda: answer(operator, "/readyz").startswith("503"))
+                until(TOLD_SECONDS, "it is not ready", lambda: readiness(operator).startswith("503"))
             time.sleep(max(0.0, begin + seconds - time.monotonic()))
             assert wanted_pods(place) != wanted, "the weather was not bad"
         begin = time.monotonic()
         until(RECOVERY_SECONDS, "what was asked is done", lambda: wanted_pods(place) == wanted, operator.logs)
         done = time.monotonic() - begin
-        until(RECOVERY_SECONDS, "it is ready", lambda: answer(operator, "/readyz").startswith("200"), operator.logs)
+        until(RECOVERY_SECONDS, "it is ready", lambda: readiness(operator).startswith("200"), operator.logs)
         place.wait_ready(NAME)
     again = restarts(operator) - before
     print(f"{weather} for {seconds} s: done {done:.0f} s later, {again} restarts, {running.answered} answered")  # noqa: T201

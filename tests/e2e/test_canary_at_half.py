@@ -136,7 +136,7 @@ def test_who_is_replaced_at_half_by_a_third_version_and_that_by_another_spec_cos
         until(120, "the first one of version 3 has gone", lambda: outcomes(place, model)[0] == ("3", "Superseded"))
         wait_for_half(place, model, "3")
         last = place.status(model)["canary"]["revision"]
-        place.kubectl("annotate", "mdep", model, f"moorage.dev/command=promoteFull@{last}")
+        place.command(model, f"promoteFull@{last}")
         place.wait_ready(model)
 
     print(running.said)  # noqa: T201
@@ -174,7 +174,7 @@ def test_who_scales_both_by_hand_at_half_is_followed_at_once_and_costs_no_reques
             assert has_half(place, name, "2")
         scale(place, name, 3)
         canary = place.status(name)["canary"]["revision"]
-        place.kubectl("annotate", "mdep", name, f"moorage.dev/command=promoteFull@{canary}")
+        place.command(name, f"promoteFull@{canary}")
         place.wait_ready(name)
     assert running.failed == 0, running.said
     assert fewest(pods, stable) == (REPLICAS, REPLICAS)
@@ -211,7 +211,7 @@ def test_autoscalers_that_act_at_half_take_nothing_back_and_cost_no_request(
             until(60, "its autoscaler wants one", lambda: saw(revision, "250m"), lambda: place.find("hpa"))  # noqa: B023  # the same
         assert ready(place, name) == (most, most)
         assert has_half(place, name, "2")
-        place.kubectl("annotate", "mdep", name, f"moorage.dev/command=promoteFull@{canary}")
+        place.command(name, f"promoteFull@{canary}")
         place.wait_ready(name)
     assert running.failed == 0, running.said
     assert fewest(pods, stable) == (REPLICAS, REPLICAS)

@@ -148,7 +148,7 @@ def test_an_operator_that_dies_three_hundred_times_loses_nothing(
                 registry.set_alias("dying", "3")
                 until(120, "version 3 is on its way", lambda: "canary" in place.status("dying"))
                 revision = place.status("dying")["canary"]["revision"]
-                place.kubectl("annotate", "--overwrite", "mdep", "dying", f"moorage.dev/command=abort@{revision}")
+                place.command("dying", f"abort@{revision}")
                 place.wait_for_reason("dying", "RolledBack")
                 until(120, "only version 2 has pods", lambda: sorted(versions(place, "dying").values()) == [0, 0, 2])
             assert running.failed == 0, running.said

@@ -70,7 +70,7 @@ def test_pods_that_the_kubelet_evicts_are_replaced_and_put_nothing_back(place: P
         assert place.status(NAME)["replicas"] == 2, "of stable"
         assert place.condition(NAME, "Ready")["reason"] == "Paused"
         assert place.condition(NAME, "RuntimeAvailable")["status"] == "True"
-        place.kubectl("annotate", "mdep", NAME, f"moorage.dev/command=promote@{canary}/1")
+        place.command(NAME, f"promote@{canary}/1")
         place.wait_ready(NAME)
         until(60, "the old revision has gone", lambda: not pods(place, stable), lambda: place.status(NAME))
 

@@ -62,10 +62,6 @@ def wait_for_weight(place: Place, percent: int) -> None:
     place.wait_for_reason(NAME, "Paused")
 
 
-def command(place: Place, text: str) -> None:
-    place.kubectl("annotate", "--overwrite", "mdep", NAME, f"moorage.dev/command={text}")
-
-
 @pytest.mark.parametrize(("what", "seconds"), [("kube-apiserver", 20), ("kubelet", 15), ("pods-to-api", 30)])
 def test_what_stands_still_for_a_while_costs_no_request(
     api: Api, place: Place, steady: str, halfway: str, what: str, seconds: int
@@ -89,7 +85,7 @@ def test_what_stands_still_for_long_costs_no_request(
 
 
 def disturbed(api: Api, place: Place, name: str, what: str, seconds: int) -> None:
-    if "a cluster of yours" in api.hack("cluster", "status"):
+    if api.is_users_own:
         pytest.skip("only a cluster that hack/cluster made can be disturbed")
     before, stable = restarts(place), place.status(name)["stable"]["revision"]
     with load.on(place, name, "digits-onnx", pause=0.02, by_grpc=MODEL, most_seconds=seconds + 300) as running:
@@ -136,7 +132,7 @@ def test_what_stands_still_for_long_while_weight_moves_costs_no_request(
 
 def moved_and_disturbed(api: Api, place: Place, registry: Registry, name: str, what: str, seconds: int) -> list[int]:
     """As soon as another version has some of the requests; returns the weights that were seen from the end of that on."""
-    if "a cluster of yours" in api.hack("cluster", "status"):
+    if api.is_users_own:
         pytest.skip("only a cluster that hack/cluster made can be disturbed")
     version = "2" if place.stable_version(name) == "1" else "1"
     seen: list[int] = []
@@ -296,10 +292,10 @@ def test_a_registry_that_goes_away_holds_up_no_rollout_that_has_begun(
     with load.on(place, steady, "digits-onnx", pause=0.02, by_grpc=MODEL) as running:
         registry.stop()
         try:
-            command(place, f"promote@{halfway}/1")
+            place.command(NAME, f"promote@{halfway}/1")
             wait_for_weight(place, 60)
             place.wait_for_reason(steady, "RegistryUnreachable", kind="ModelResolved", seconds=30)
-            command(place, f"promote@{halfway}/3")
+            place.command(NAME, f"promote@{halfway}/3")
             until(60, "it is stable", lambda: place.status(steady)["stable"]["revision"] == halfway)
             until(60, "the old pods have ended", lambda: "leaving" not in place.status(steady))
         finally:

@@ -35,10 +35,6 @@ def model(registry: Registry) -> str:
     return "published"
 
 
-def command(place: Place, name: str, text: str) -> None:
-    place.kubectl("annotate", "--overwrite", "mdep", name, f"{COMMAND}={text}.{time.time_ns()}")
-
-
 def weight(place: Place, name: str) -> int:
     weights = place.status(name).get("weights", {})
     return int(weights["applied"]) if weights.get("verified") else -1
@@ -74,7 +70,7 @@ def test_versions_take_over_by_the_weights_of_a_gateway_and_go_back(
         stable = place.status("stepwise")["stable"]["revision"]
         assert addressed(place, "stepwise") == stable
         until(30, "requests come, and are known as the Gateway's", lambda: marked(place, canary))
-        command(place, "stepwise", f"abort@{canary}")
+        place.command("stepwise", f"abort@{canary}")
         place.wait_for_reason("stepwise", "RolledBack")
         until(60, "its pods have ended", lambda: not place.pods("stepwise", canary))
     assert running.failed == 0, running.said
@@ -111,7 +107,7 @@ def test_changing_the_router_in_a_rollout_loses_no_request(
             wait_until_divided(place, "changes", router)
             time.sleep(3)  # a time in which nothing may fail, not a wait
         canary = place.status("changes")["canary"]["revision"]
-        command(place, "changes", f"promote@{canary}/1")
+        place.command("changes", f"promote@{canary}/1")
         until(
             90,
             "version 2 is stable",
@@ -172,7 +168,7 @@ def test_testers_and_callers_by_grpc_come_through_the_gateway(
             lambda: versions(x_group="beta"),
         )
         assert {versions() for _ in range(20)} == {("1", "1")}
-    command(place, "tested", f"abort@{status['canary']['revision']}")
+    place.command("tested", f"abort@{status['canary']['revision']}")
     place.wait_for_reason("tested", "RolledBack")
     place.delete("mdep", "tested")
 
@@ -201,7 +197,7 @@ def test_requests_that_come_otherwise_than_by_weight_hold_the_rollout(
         told = place.wait_for_reason("taken", "SampleRatioMismatch", kind="TrafficProgrammed")
         assert "instead of 50 %" in told["message"]
         assert weight(place, "taken") == 50
-        command(place, "taken", f"abort@{place.status('taken')['canary']['revision']}")
+        place.command("taken", f"abort@{place.status('taken')['canary']['revision']}")
         place.wait_for_reason("taken", "RolledBack")
     place.delete(ROUTE, "own")
     place.delete("mdep", "taken")

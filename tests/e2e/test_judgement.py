@@ -132,5 +132,5 @@ def test_without_traffic_it_waits_and_says_so(place: Place, registry: Registry, 
     )
     assert "step 2 of 3: 50 %" in message
     canary = place.status(moody)["canary"]["revision"]
-    place.kubectl("annotate", "--overwrite", "mdep", moody, f"moorage.dev/command=promote@{canary}/1")
+    place.command(moody, f"promote@{canary}/1")
     until(60, "it is promoted by hand", lambda: outcome(place, version) == "Promoted", lambda: place.status(moody))

@@ -39,17 +39,6 @@ def restarts(operator: Installation) -> int:
     return sum(item["restartCount"] for pod in operator.pods() for item in pod["status"].get("containerStatuses", []))
 
 
-ASK = "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8080); c.request('GET', '/readyz'); print(c.getresponse().read())"
-
-
-def readiness(operator: Installation, pod: Object) -> str:
-    """What the probe is answered; empty while nobody listens."""
-    name = pod["metadata"]["name"]
-    return operator.api.run(
-        "kubectl", "exec", f"--namespace={operator.namespace}", name, "--", "python", "-c", ASK
-    ).stdout
-
-
 def wanted_pods(place: Place) -> int:
     [found] = place.find("deployments", f"moorage.dev/deployment={NAME}")
     return int(found["spec"]["replicas"])
@@ -63,6 +52,10 @@ def test_rights_that_are_revoked_for_a_while_cost_no_request_and_are_told(
     place.apply(a_model(NAME, replicas=1))
     place.wait_ready(NAME)
     copies, before = ready_copies(operator), restarts(operator)
+
+    def readiness(pod: Object) -> str:
+        return operator.answer(pod["metadata"]["name"], "/readyz")
+
     with load.on(place, NAME, "digits-onnx", pause=0.05) as running:
         with without_rights(operator):
             begin = time.monotonic()
@@ -73,7 +66,7 @@ def test_rights_that_are_revoked_for_a_while_cost_no_request_and_are_told(
             until(TOLD_SECONDS, "no copy is ready", lambda: ready_copies(operator) == 0)
             told = time.monotonic() - begin
             for pod in operator.pods():
-                until(60, "it says why", lambda: "forbidden" in readiness(operator, pod), operator.logs)  # noqa: B023  # called at once
+                until(60, "it says why", lambda: "forbidden" in readiness(pod), operator.logs)  # noqa: B023  # called at once
             time.sleep(max(0.0, begin + seconds - time.monotonic()))
             assert wanted_pods(place) == 1
         begin = time.monotonic()

@@ -56,10 +56,6 @@ def weight(place: Place, name: str) -> int:
     return int(weights["applied"]) if weights.get("verified") else -1
 
 
-def command(place: Place, name: str, text: str) -> None:
-    place.kubectl("annotate", "--overwrite", "mdep", name, f"{COMMAND}={text}")
-
-
 def test_versions_take_over_and_go_back_and_no_request_is_lost(
     place: Place, registry: Registry, model: str, slow: str
 ) -> None:
@@ -123,7 +119,7 @@ def is_put_back_for_being_slow(place: Place, registry: Registry, model: str, slo
 def is_put_back_by_hand(place: Place, registry: Registry, model: str, version: str) -> None:
     registry.set_alias(model, version)
     until(120, "the next one has 20 %", lambda: weight(place, "stepwise") == 20, lambda: place.status("stepwise"))
-    command(place, "stepwise", f"abort@{place.status('stepwise')['canary']['revision']}")
+    place.command("stepwise", f"abort@{place.status('stepwise')['canary']['revision']}")
     place.wait_for_reason("stepwise", "RolledBack")
 
 
@@ -152,12 +148,12 @@ def test_a_pause_waits_for_a_command_and_abort_goes_back(place: Place, registry:
         registry.set_alias(model, "2")
         place.wait_for_reason("asked", "Paused")
         canary = place.status("asked")["canary"]["revision"]
-        command(place, "asked", f"abort@{canary}")
+        place.command("asked", f"abort@{canary}")
         place.wait_for_reason("asked", "RolledBack")
         until(60, "its pods have ended", lambda: not place.pods("asked", canary))
-        command(place, "asked", f"retry@{canary}")
+        place.command("asked", f"retry@{canary}")
         place.wait_for_reason("asked", "Paused")
-        command(place, "asked", f"promote@{canary}/1")
+        place.command("asked", f"promote@{canary}/1")
         until(60, "it is stable", lambda: place.stable_version("asked") == "2")
     assert running.failed == 0, running.said
 
@@ -194,7 +190,7 @@ def test_testers_get_the_new_version_at_weight_0_and_nobody_else_does(
         assert weight(place, "tested") == 0
         assert asked(20, x_group="beta") == {"2"}
         assert asked(20) | asked(20, x_group="alpha") == {"1"}
-        command(place, "tested", f"abort@{place.status('tested')['canary']['revision']}")
+        place.command("tested", f"abort@{place.status('tested')['canary']['revision']}")
         place.wait_for_reason("tested", "RolledBack")
         until(30, "testers get the stable version again", lambda: asked(5, x_group="beta") == {"1"})
     assert "headerRoutes" not in place.status("tested")
@@ -228,7 +224,7 @@ def test_copies_go_to_the_new_version_and_callers_get_the_stable_one_alone(
 
     until(30, "the copies were answered, and the same", lambda: copies()["agree"] >= 20, copies)
     assert copies()["disagree"] == 0
-    command(place, "shadowed", f"promote@{canary}")
+    place.command("shadowed", f"promote@{canary}")
     until(60, "it is stable", lambda: place.stable_version("shadowed") == "2")
     assert "shadow" not in place.status("shadowed")
 
@@ -264,7 +260,7 @@ def test_blue_green_shows_the_new_version_at_the_preview_and_then_to_everybody_a
         assert versions_at(place, "coloured", model) == {"1"}
 
         promoted_at = time.monotonic()
-        command(place, "coloured", f"promote@{green['revision']}")
+        place.command("coloured", f"promote@{green['revision']}")
         until(60, "it is stable", lambda: place.stable_version("coloured") == "2", lambda: place.status("coloured"))
         assert len(place.pods("coloured", blue)) == 2
         assert versions_at(place, "coloured", model) == {"2"}
@@ -302,9 +298,9 @@ def test_sticky_users_keep_the_new_version_while_its_weight_rises(place: Place, 
         registry.set_alias(model, "2")
         few = with_the_new_one(20)
         canary = place.status("sticky")["canary"]["revision"]
-        command(place, "sticky", f"promote@{canary}")
+        place.command("sticky", f"promote@{canary}")
         many = with_the_new_one(60)
-        command(place, "sticky", f"abort@{canary}")
+        place.command("sticky", f"abort@{canary}")
         place.wait_for_reason("sticky", "RolledBack")
         until(30, "all users are back", lambda: all(asked(1, x_user_id=user) == {"1"} for user in users))
 

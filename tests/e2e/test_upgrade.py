@@ -228,5 +228,5 @@ def test_model_deployments_outlive_an_uninstallation_and_are_adopted_by_the_next
 def test_a_rollout_that_saw_all_of_that_goes_on(place: Place, pods: Object) -> None:
     assert is_halfway(place)
     canary = place.status(MOVING)["canary"]["revision"]
-    place.kubectl("annotate", "mdep", MOVING, f"moorage.dev/command=promote@{canary}/1")
+    place.command(MOVING, f"promote@{canary}/1")
     until(60, "version 2 is stable", lambda: place.stable_version(MOVING) == "2", lambda: place.status(MOVING))
