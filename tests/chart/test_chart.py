@@ -243,6 +243,10 @@ def test_the_crd_can_be_left_to_somebody_else() -> None:
         ({"registries": [{"name": "default"}]}, "missing property 'trackingURI'"),
         ({"registries": [REGISTRY | {"trackingURI": "file:///tmp"}]}, "does not match pattern"),
         ({"registries": [REGISTRY | {"trackingURI": "http://me:secret@m"}]}, "put them into a Secret and name it in existingSecret"),
+        ({"prometheus": {"url": "http://me:secret@p"}}, "prometheus.url holds a user name or password"),
+        ({"prometheus": {"url": "prometheus:9090"}}, "does not match pattern"),
+        ({"prometheus": {"url": "http://prometheus?tenant=1"}}, "does not match pattern"),
+        ({"prometheus": {"url": "http://prometheus/#/graph"}}, "does not match pattern"),
         ({"registries": [REGISTRY, REGISTRY]}, "give each registry a name of its own"),
         ({"registries": [REGISTRY | {"caBundle": "/etc/ca.pem"}]}, "does not match pattern"),
         ({"namespaces": "all"}, "want array"),
@@ -255,8 +259,31 @@ def test_a_wrong_value_is_refused_with_its_name(values: helm.Object, sentence: s
     assert sentence in helm.refusal(values)
 
 
-def test_no_password_is_shown_when_one_is_refused() -> None:
-    assert "secret@" not in helm.refusal({"registries": [REGISTRY | {"trackingURI": "http://me:secret@m"}]})
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"registries": [REGISTRY | {"trackingURI": "http://me:secret@m"}]},
+        {"prometheus": {"url": "http://me:secret@p:9090/prometheus"}},
+    ],
+)
+def test_no_password_is_shown_when_one_is_refused(values: helm.Object) -> None:
+    assert "secret@" not in helm.refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("http://prometheus.monitoring.svc:9090/prometheus", 9090),
+        ("https://thanos.example/select/0/prometheus/", 443),
+        ("http://[fd00::1]:9090", 9090),
+    ],
+)
+def test_a_prometheus_may_live_below_a_path(url: str, port: int) -> None:
+    values = {"prometheus": {"url": url}, "networkPolicy": {"enabled": True}}
+    egress = helm.one(helm.template(values), "NetworkPolicy")["spec"]["egress"]
+
+    assert settings_of(values).prometheus_url == url
+    assert [{"port": port, "protocol": "TCP"}] in [rule["ports"] for rule in egress]
 
 
 def test_the_schema_knows_each_value_and_no_other() -> None:

@@ -72,6 +72,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if ge (int64 .Values.models.drainSeconds) (int64 .Values.models.terminationGracePeriodSeconds) -}}
 {{- fail "models.terminationGracePeriodSeconds must be larger than models.drainSeconds: what is in flight when the drain is over needs time to end" -}}
 {{- end -}}
+{{- if (urlParse .Values.prometheus.url).userinfo -}}
+{{- fail "prometheus.url holds a user name or password, and everybody who may read ConfigMaps would see it; name a proxy that adds them" -}}
+{{- end -}}
 {{- $seen := dict -}}
 {{- range .Values.registries -}}
 {{- if hasKey $seen .name -}}
