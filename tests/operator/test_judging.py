@@ -342,6 +342,18 @@ def test_a_query_that_has_a_number_no_more_gives_the_canary_no_more(requests: in
     assert with_number.state.position.weight == 50
 
 
+@pytest.mark.parametrize(("number", "waits_for", "weight"), [(0.2, TRAFFIC, 25), (0.05, ROUTERS, 50)])
+def test_a_query_that_is_out_of_bounds_gives_the_canary_no_more_though_it_is_no_harm_yet(
+    number: float, waits_for: WaitsFor, weight: int
+) -> None:
+    sample = replace(counted((300, 0)), queried={"custom": number})
+    after = replace(QUARTER, sample=sample, measured=Measured(weight=25), options=judged_by(**QUERY)).after()
+
+    assert after.obstacle
+    assert after.obstacle.waits_for is waits_for
+    assert after.state.position.weight == weight
+
+
 def test_what_is_to_be_counted() -> None:
     given = replace(
         QUARTER, measured=Measured(at=NOW, since=NOW - timedelta(minutes=1), weight=25), options=judged_by(**QUERY)

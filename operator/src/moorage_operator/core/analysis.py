@@ -78,8 +78,8 @@ def missing(analysis: Analysis, judged: tuple[Judged, ...], *, weight: int, last
     waiting = []
     for guard in seeing(analysis, weight):
         item = found.get(guard.name, Judged(guard.name, Verdict.NO_TRAFFIC, "nothing has been seen yet"))
-        if guard.prometheus and item.verdict is Verdict.NO_TRAFFIC:
-            # A number from before says nothing of now, and minRequests are no numbers.
+        if guard.prometheus and (item.verdict is Verdict.NO_TRAFFIC or item.state.canary_bad):
+            # A number from before says nothing of now, minRequests are no numbers, and one out of bounds may be the first of three.
             waiting.append(f"{guard.name}: {item.message}")
         elif not guard.prometheus and item.canary_requests < analysis.min_requests:
             seen = f"{item.canary_requests} of {analysis.min_requests} requests of the new version have been judged"
