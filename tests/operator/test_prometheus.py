@@ -6,26 +6,17 @@ import base64
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 import stub_http
 from moorage_operator import errors
 from moorage_operator.adapters import web
-from moorage_operator.adapters.prometheus import MOST_BYTES, HttpPrometheus
+from moorage_operator.adapters.prometheus import MOST_BYTES, MOST_WORDS, HttpPrometheus
 from stub_http import Reply, Request, Stub
+from stub_prometheus import answer, matrix, refusal, scalar, text, vector
 
 QUERY = 'sum(rate(refunds_total{revision="fraud-v4"}[5m])) > 0'
-
-
-def answer(kind: str, result: Any) -> Reply:
-    return Reply({"status": "success", "data": {"resultType": kind, "result": result}})
-
-
-def vector(*values: str) -> Reply:
-    series = [{"metric": {"pod": str(number)}, "value": [1767225600.1, value]} for number, value in enumerate(values)]
-    return answer("vector", series)
 
 
 def always(reply: Reply) -> Callable[[Request], Reply]:
@@ -56,7 +47,7 @@ async def problem(url: str) -> str:
     [
         (vector("0.25"), 0.25),
         (vector("-1e-3"), -0.001),
-        (answer("scalar", [1767225600, "42"]), 42.0),
+        (scalar("42"), 42.0),
     ],
 )
 async def test_one_series_or_a_scalar_is_a_number(server: Stub, reply: Reply, value: float) -> None:
@@ -74,12 +65,16 @@ async def test_one_series_or_a_scalar_is_a_number(server: Stub, reply: Reply, va
         (vector("1", "2"), "the query gives 2 series, and not one"),
         (vector("NaN"), "the query gives NaN"),
         (vector("+Inf"), "the query gives +Inf"),
-        (answer("matrix", [{"metric": {}, "values": [[1, "1"]]}]), "Prometheus answers with something else: "),
-        (answer("string", [1767225600, "many"]), "Prometheus answers with something else: "),
+        (matrix("1"), "the query gives a matrix, and not one number"),
+        (matrix(), "the query gives a matrix, and not one number"),
+        (text("1"), "the query gives a string, and not one number"),
+        (answer("vector", [{"metric": {}, "histogram": [1, {}]}]), "Prometheus answers with something else: "),
         (vector("many"), "Prometheus answers with something else: "),
         (Reply({"status": "success"}), "Prometheus answers with something else: "),
         (Reply(b"<html>"), "Prometheus answers with something else: "),
-        (Reply({"status": "error", "error": "parse error"}, 400), "Prometheus answers with HTTP 400"),
+        (refusal(400, "bad_data", "1:5: parse error"), "Prometheus answers with HTTP 400: 1:5: parse error"),
+        (Reply(b"<html>", 404), "Prometheus answers with HTTP 404"),
+        (Reply(b"\xff", 502), "Prometheus answers with HTTP 502"),
         (Reply(b"", 503), "Prometheus answers with HTTP 503"),
         (Reply(b" " * (MOST_BYTES + 1)), f"Prometheus answers with more than {MOST_BYTES} bytes"),
     ],
@@ -88,6 +83,12 @@ async def test_anything_else_is_no_number_and_the_message_says_why(server: Stub,
     server.answer = always(reply)
 
     assert (await problem(server.url)).startswith(words)
+
+
+async def test_a_long_refusal_is_cut(server: Stub) -> None:
+    server.answer = always(refusal(422, "execution", "duplicate series " * 100))
+
+    assert len(await problem(server.url)) == len("Prometheus answers with HTTP 422: ") + MOST_WORDS
 
 
 async def test_without_a_url_the_message_says_where_one_is_set() -> None:

@@ -10,8 +10,15 @@ import aiohttp
 TIMEOUT_SECONDS = 2.0
 
 
+MOST_OF_A_REFUSAL = 4096
+
+
 class Failed(Exception):
-    """No document; the message follows the name of who was asked."""
+    """No document; the message follows the name of who was asked. `refusal` is the beginning of what came with another status."""
+
+    def __init__(self, message: str, refusal: bytes = b"") -> None:
+        super().__init__(message)
+        self.refusal = refusal
 
 
 @contextlib.asynccontextmanager
@@ -29,7 +36,7 @@ async def get(
     try:
         async with session.get(url, params=query, allow_redirects=False) as answer:
             if answer.status != 200:
-                raise Failed(f"answers with HTTP {answer.status}")
+                raise Failed(f"answers with HTTP {answer.status}", await answer.content.read(MOST_OF_A_REFUSAL))
             body = bytearray()
             async for part in answer.content.iter_any():
                 body += part

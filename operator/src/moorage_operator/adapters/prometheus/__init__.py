@@ -11,6 +11,7 @@ from moorage_operator import errors
 from moorage_operator.adapters import web
 
 MOST_BYTES = 2**20
+MOST_WORDS = 300
 
 __all__ = ["HttpPrometheus"]
 
@@ -26,6 +27,12 @@ class _Result(msgspec.Struct, frozen=True, rename="camel"):
 
 class _Answer(msgspec.Struct, frozen=True):
     data: _Result
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    """Prometheus' own words: what is wrong with the query."""
+
+    error: str
 
 
 class HttpPrometheus:
@@ -44,16 +51,28 @@ class HttpPrometheus:
             )
             return _number(msgspec.json.decode(body, type=_Answer).data)
         except web.Failed as error:
-            raise errors.QueryFailed(f"Prometheus {error}") from error
+            raise errors.QueryFailed(f"Prometheus {error}{_reason(error.refusal)}") from error
         except (msgspec.MsgspecError, ValueError) as error:
             raise errors.QueryFailed(f"Prometheus answers with something else: {error}") from error
 
 
+def _reason(refusal: bytes) -> str:
+    """What stands between is no Prometheus, and has pages instead."""
+    try:
+        words = msgspec.json.decode(refusal, type=_Refusal).error
+    except (msgspec.MsgspecError, ValueError):
+        return ""
+    return f": {words[:MOST_WORDS]}"
+
+
 def _number(data: _Result) -> float:
-    if data.result_type == "scalar":
-        found = [_Sample(msgspec.json.decode(data.result, type=tuple[float, str]))]
-    else:
-        found = msgspec.json.decode(data.result, type=list[_Sample])
+    match data.result_type:
+        case "scalar":
+            found = [_Sample(msgspec.json.decode(data.result, type=tuple[float, str]))]
+        case "vector":
+            found = msgspec.json.decode(data.result, type=list[_Sample])
+        case other:
+            raise errors.QueryFailed(f"the query gives a {other}, and not one number")
     if len(found) != 1:
         raise errors.QueryFailed(f"the query gives {len(found)} series, and not one")
     value = float(found[0].value[1])
