@@ -18,7 +18,7 @@ import fake_ssa
 from fake_cluster import FakeCluster
 from fake_gateway import FakeGateway
 from fake_traffic import FakeTraffic
-from moorage_operator import errors
+from moorage_operator import errors, ports
 from moorage_operator.core import names, routing, signatures
 from moorage_operator.core.kinds import (
     AUTOSCALER,
@@ -283,6 +283,7 @@ class World:
         self._placed: list[str] = []
         self.again_at: datetime | None = None
         self.agents = FakeAgents(self)
+        self.prometheus: ports.Prometheus = self.agents
         self.gateway = FakeGateway(self.cluster)
         self.cluster.watch(self._hear)
         self.restart()
@@ -307,7 +308,7 @@ class World:
         self.meter = Meter(
             agents=self.agents,
             runtimes=self.agents,
-            prometheus=self.agents,
+            prometheus=self.prometheus,
             index=self.index,
             wake=lambda key: None,
             clock=lambda: self.now,
