@@ -35,6 +35,7 @@ CASES: dict[str, tuple[str, Reply, float | str]] = {
     "a scalar":                ("42",                             scalar("42"),      42.0),
     "one series":              ("vector(-0.25)",                  vector("-0.25"),   -0.25),
     "a tiny number":           ("vector(1e-7)",                   vector("1e-07"),   1e-7),
+    "the longest query":       (" + ".join(500 * ["1"]),          scalar("500"),     500.0),
     "no series":               ("nobody_counts_this",             vector(),          "the query gives 0 series, and not one"),
     "two series":              (TWO_SERIES,                       vector("1", "2"),  "the query gives 2 series, and not one"),
     "nothing of nothing":      ("vector(0) / vector(0)",          vector("NaN"),     "the query gives NaN"),
