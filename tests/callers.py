@@ -85,6 +85,7 @@ class Caller(threading.Thread):
             try:
                 answer = channel.unary_unary(INFER)(request_of(self.model, -number), timeout=10)
             except grpc.RpcError as error:
+                print(error.code().name, error.details())  # noqa: T201 - shown if the test fails
                 return f"gRPC {error.code().name}"
         return f"gRPC {'right' if answered(answer) == -2 * number else 'wrong'}"
 

@@ -32,6 +32,8 @@ class Moody(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow tells no
                 taken.append(b"x" * 2**24)  # until the kernel ends the container
         if MOOD == "wrong" and random.random() < 0.5:
             return doubled + 1.0
+        if MOOD == "seldom wrong" and random.random() < 0.2:
+            return doubled + 1.0
         return doubled
 
 

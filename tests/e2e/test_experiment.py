@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import callers
 import load
 import place as places
 from mlflow_in_cluster import Registry
-from place import Place, a_model, until
+from place import Object, Place, a_model, until
 
 ARMS: list[dict[str, Any]] = [
     {"name": "challenger", "model": {"alias": "challenger"}, "weight": 20, "match": {"header": "x-group", "value": "beta"}},
@@ -137,3 +139,49 @@ def test_an_arm_that_cannot_be_found_holds_up_nobody(place: Place, registry: Reg
     wait_for(place, "lost", {"rival": 30})
     problem = place.status("lost")["experiment"]["arms"][0]["problem"]
     assert "nobody" in problem
+
+
+def is_better(place: Place, name: str, metric: str) -> Object:
+    """What is shown of the only arm; empty as long as it is not that, or a bound is not known."""
+    [arm] = place.status(name)["experiment"]["arms"]
+    found: Object = next((item for item in arm.get("verdicts", []) if item["metric"] == metric), {})
+    return found if found.get("verdict") == "better" and {"low", "high"} <= found.keys() else {}
+
+
+@pytest.mark.long
+def test_an_arm_that_is_better_wins_by_what_callers_told_and_takes_over(
+    place: Place, registry: Registry, tmp_path: Path
+) -> None:
+    """A rollout is judged meanwhile, for then somebody looks every five seconds, and not once a minute; no arm wins before it is over."""
+    name = "contest"
+    moods = ("seldom wrong", "wrong")
+    versions = {mood: callers.published(registry, name, mood, tmp_path / mood.replace(" ", "-")) for mood in moods}
+    waiting = [{"setWeight": 10}, {"pause": {}}]
+    looking = {"intervalSeconds": 5, "initialDelaySeconds": 1, "guards": [{"name": "errors", "errorRate": {}}]}
+    experiment = {
+        "winner": "promote",
+        "arms": [{"name": "better", "model": {"version": versions["seldom wrong"]}, "weight": 50}],
+    }
+    rollout = FAST | {"steps": waiting, "analysis": looking, "abortScaleDownDelaySeconds": 2}
+    place.apply(a_model(name, name, runtime={"allowPickle": True}, rollout=rollout, experiment=experiment))
+    place.wait_ready(name)
+    wait_for(place, name, {"better": 50})
+    with callers.on(place, name, "http", "grpc") as seen:
+        callers.published(registry, name, "equal", tmp_path / "equal")
+        place.wait_for_reason(name, "Paused")
+        shown = until(240, "the arm is better", lambda: is_better(place, name, "wrong"), lambda: place.status(name))
+        assert place.stable_version(name) == versions["wrong"]
+        assert "winner" not in place.status(name)["experiment"]
+        registry.set_alias(name, versions["wrong"])
+        until(60, "it has won", lambda: "winner" in place.status(name)["experiment"], lambda: place.status(name))
+        until(60, "it is on its way", lambda: "canary" in place.status(name), lambda: place.status(name))
+        won = place.status(name)
+        place.kubectl("annotate", "mdep", name, f"moorage.dev/command=promoteFull@{won['canary']['revision']}")
+        until(90, "it is stable", lambda: place.stable_version(name) == versions["seldom wrong"])
+
+    print(shown, dict(seen))  # noqa: T201
+    assert 0 < shown["low"] <= shown["estimate"] <= shown["high"] < 1
+    assert won["experiment"]["winner"]["arm"] == "better"
+    assert won["canary"]["modelVersion"] == versions["seldom wrong"]
+    assert callers.errors_of(seen) == set(), seen
+    assert seen["gRPC right"] > 0 < seen["gRPC wrong"]

@@ -1,4 +1,4 @@
-"""Rollouts that meet: one in the scale-down delay of another, one for a new version and a new spec at once."""
+"""Rollouts that meet: of two models side by side, one in the scale-down delay of another, one for a new version and a new spec."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 import load
+import watching
 from mlflow_in_cluster import Registry
 from place import Place, a_model, until
 
-STEPS = [step for weight in (20, 40, 60) for step in ({"setWeight": weight}, {"pause": {"duration": 5}})]
+WEIGHTS = (20, 40, 60)
+STEPS = [step for weight in WEIGHTS for step in ({"setWeight": weight}, {"pause": {"duration": 5}})]
 FAST: dict[str, Any] = {"steps": STEPS, "scaleDownDelaySeconds": 2, "abortScaleDownDelaySeconds": 2}
 HELLO = [{"name": "GREETING", "value": "hello"}]
 
@@ -34,6 +36,47 @@ def wait_for_version(place: Place, name: str, version: str) -> None:
 
 def names_of(place: Place, name: str, revision: str) -> set[str]:
     return {pod["metadata"]["name"] for pod in place.pods(name, revision)}
+
+
+def test_two_models_move_side_by_side_and_one_of_them_goes_unnoticed(
+    place: Place, registry: Registry, model: str
+) -> None:
+    one, other = names = ("one", "other")
+    registry.set_alias(model, "1", "both")
+    rollout = FAST | {"steps": [{"setWeight": 10}, {"pause": {}}, *STEPS]}
+    place.apply(*(a_model(name, model, alias="both", replicas=1, rollout=rollout) for name in names))
+    place.wait_ready(*names)
+
+    def begin(version: str) -> None:
+        """Neither goes on before both are there."""
+        registry.set_alias(model, version, "both")
+        for name in names:
+            place.wait_for_reason(name, "Paused")
+            assert moves(place, name)
+
+    def go_on(name: str) -> None:
+        place.command(name, f"promote@{place.status(name)['canary']['revision']}")
+
+    with load.on(place, one, "digits-onnx", pause=0.1, by_grpc=model, name="load-one") as of_one:
+        with load.on(place, other, "digits-onnx", pause=0.1, by_grpc=model, name="load-other") as of_other:
+            begin("2")
+            for name in names:
+                go_on(name)
+            for name in names:
+                wait_for_version(place, name, "2")
+        begin("3")
+        with watching.weights(place, one) as seen:
+            go_on(one)
+            place.delete("mdep", other)
+            until(60, "its pods have been told to end", lambda: not place.pods(other))
+            wait_for_version(place, one, "3")
+
+    assert of_one.failed == of_other.failed == 0, of_one.said + of_other.said
+    assert min(of_one.answered, of_other.answered) > 200
+    for kind in ("desired", "applied"):
+        weights = [weight for of, weight in seen if of == kind]
+        assert weights == sorted(weights), seen
+        assert set(WEIGHTS) <= set(weights), seen
 
 
 def test_a_version_that_comes_in_the_scale_down_delay_of_another_and_one_that_comes_back_in_it(
