@@ -5,7 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from benchmarks import alarms, changes, detection, figures, pods, population, power, registry, report, routing, scale
+from benchmarks import (
+    alarms,
+    changes,
+    detection,
+    figures,
+    pods,
+    population,
+    power,
+    registry,
+    report,
+    routing,
+    scale,
+    shadows,
+)
 from devcluster import console
 
 COUNTS = (1, 100, 1000)
@@ -47,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=3,
         metavar="N",
-        help="runs of the operator and of the script, in turn (default: 3)",
+        help="rounds of what is compared, in turn (default: 3)",
     )
     top.add_argument(
         "--samples", type=int, default=100, metavar="N", help="changes measured one at a time (default: 100)"
@@ -107,6 +120,11 @@ def run_routing(options: argparse.Namespace) -> Sections:
     return {"routing": report.routing(found)}
 
 
+def run_shadows(options: argparse.Namespace) -> Sections:
+    """what callers notice of copied requests; needs no cluster"""
+    return {"shadows": report.shadows(shadows.run(10 * options.samples, options.repeat))}
+
+
 def run_detection(options: argparse.Namespace) -> Sections:
     """simulated errors: how soon a worse version is caught, and how often an equal one is put back; needs no cluster"""
     seeds = options.seeds or SEEDS
@@ -134,6 +152,7 @@ SCENARIOS: dict[str, Callable[[argparse.Namespace], Sections]] = {
     "changes": run_changes,
     "pods": run_pods,
     "routing": run_routing,
+    "shadows": run_shadows,
     "detection": run_detection,
     "power": run_power,
     "alarms": run_alarms,

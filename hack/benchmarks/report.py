@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks import changes, figures, lab, pods, scale
 from benchmarks import routing as routing_
+from benchmarks import shadows as shadows_
 
 DOCUMENTS = (lab.ROOT / "docs/benchmarks.md", lab.ROOT / "docs/statistics.md")
 
@@ -117,6 +119,44 @@ def routing(found: routing_.Found) -> str:
         [["", figures.seconds(found.weights)]],
     )
     return f"{figures.table(titles, rows)}\n{weights}"
+
+
+def shadows(found: shadows_.Found) -> str:
+    """What callers and the pod notice, beside the same without copies; and what became of the copies."""
+    without = found[shadows_.NOBODY]
+    noticed = [
+        [name, *(_beside(list(map(of, rounds)), list(map(of, without))) for of in SHADOW_FIGURES.values())]
+        for name, rounds in found.items()
+    ]
+    copies = [
+        [name, *(_outcomes([each.copies[number] for each in rounds]) for number in (0, 1))]
+        for name, rounds in found.items()
+        if any(any(each.copies) for each in rounds)
+    ]
+    titles = ["copied to", "of a request every 40 ms", "of all others"]
+    return f"{figures.table(['copied to', *SHADOW_FIGURES], noticed)}\n{figures.table(titles, copies)}"
+
+
+SHADOW_FIGURES: dict[str, Callable[[shadows_.Round], float]] = {
+    "a request every 40 ms: p50, ms": lambda found: 1000 * figures.percentile(found.paced, 50),
+    "p99, ms": lambda found: 1000 * figures.percentile(found.paced, 99),
+    "one after the other: p50, ms": lambda found: 1000 * figures.percentile(found.rushed, 50),
+    "their p99, ms": lambda found: 1000 * figures.percentile(found.rushed, 99),
+    f"requests/s of {routing_.CALLERS} callers": lambda found: found.rate,
+    "the pod's CPU a request, ms": lambda found: 1000 * found.cpu_seconds,
+}
+
+
+def _beside(values: list[float], others: list[float]) -> str:
+    """The median, and how many times the other it is, round by round."""
+    middle = statistics.median(values)
+    ratios = [value / other for value, other in zip(values, others, strict=True)]
+    return f"{middle:,.{0 if middle >= 100 else 2}f}; ×{figures.spread(ratios, 2)}"
+
+
+def _outcomes(copies: list[Counter[str]]) -> str:
+    found = sum(copies, Counter[str]())
+    return ", ".join(f"{count:,} `{outcome}`" for outcome, count in sorted(found.items()))
 
 
 def _lines(path: str | Path) -> list[str]:

@@ -60,7 +60,7 @@ def run(name: str, questions: int, repetitions: int) -> Found:
             for _ in range(repetitions):
                 _ask_in_turn(seconds, questions // repetitions)
                 for address, found in rates.items():
-                    found.append(_rate(address))
+                    found.append(rate(address))
             weights = asyncio.run(
                 _weights(cluster, lambda: registry.set_alias(pods.MODEL, registry.copy_version(pods.MODEL)))
             )
@@ -92,35 +92,36 @@ def _addresses(cluster: lab.Lab) -> tuple[Address, Address]:
     return Address(pod, 8080), Address(service, 80)
 
 
-def _ask(connection: http.client.HTTPConnection) -> None:
+def ask(connection: http.client.HTTPConnection) -> bytes:
     connection.request("POST", PATH, REQUEST, {"content-type": "application/json"})
     answer = connection.getresponse()
     body = answer.read()
     if answer.status != 200:
         raise console.Failure(f"HTTP {answer.status}: {body[:200]!r}")
+    return body
 
 
 def _ask_in_turn(seconds: dict[Address, list[float]], times: int) -> None:
     """One request here, one there: what else the machine does meets both."""
     connections = {address: address.connect() for address in seconds}
     for connection in connections.values():
-        _ask(connection)
+        ask(connection)
     for _ in range(times):
         for address, connection in connections.items():
             began = time.perf_counter()
-            _ask(connection)
+            ask(connection)
             seconds[address].append(time.perf_counter() - began)
 
 
-def _rate(address: Address) -> float:
+def rate(address: Address, seconds: float = THROUGHPUT_SECONDS) -> float:
     """Requests a second of some callers, each on its own kept connection."""
-    deadline = time.monotonic() + THROUGHPUT_SECONDS
+    deadline = time.monotonic() + seconds
     counts = [0] * CALLERS
 
     def call(number: int) -> None:
         connection = address.connect()
         while time.monotonic() < deadline:
-            _ask(connection)
+            ask(connection)
             counts[number] += 1
 
     threads = [threading.Thread(target=call, args=(number,)) for number in range(CALLERS)]
@@ -128,7 +129,7 @@ def _rate(address: Address) -> float:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(counts) / THROUGHPUT_SECONDS
+    return sum(counts) / seconds
 
 
 async def _weights(cluster: lab.Lab, move_alias: Callable[[], None]) -> list[float]:

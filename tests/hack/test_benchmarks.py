@@ -8,7 +8,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from benchmarks import detection, figures, population, processes, streams
+from benchmarks import detection, figures, population, processes, report, shadows, streams
 from fixtures_cluster import REPOSITORY
 from moorage_operator.core import kinds
 from moorage_operator.core.evidence import Tick
@@ -27,6 +27,19 @@ def test_a_spread_shows_the_range_where_there_is_one() -> None:
 
 def test_seconds_are_shown_with_milliseconds_while_they_are_few() -> None:
     assert figures.seconds([0.1, 0.25, 12.345]) == "0.250 / 12.3 / 12.3"
+
+
+def test_a_case_is_compared_with_the_same_round_of_the_first() -> None:
+    def a_round(milliseconds: float, **copies: int) -> shadows.Round:
+        seconds = [milliseconds / 1000] * 3
+        return shadows.Round(seconds, seconds, 1000 / milliseconds, 0.001, (Counter(copies), Counter()))
+
+    found = {shadows.NOBODY: [a_round(2), a_round(4)], "an equal one": [a_round(3, agree=2), a_round(5, agree=1)]}
+    lines = report.shadows(found).splitlines()
+
+    assert lines[3].startswith("| an equal one | 4.00; ×1.38 (1.25–1.50) |")
+    assert lines[3].endswith(" 267; ×0.73 (0.67–0.80) | 1.00; ×1.00 |")
+    assert lines[-1] == "| an equal one | 3 `agree` |  |"
 
 
 def test_what_was_used_is_the_difference_without_what_did_not_change() -> None:
