@@ -101,6 +101,8 @@ def test_the_limits_in_the_text_are_the_code() -> None:
     told = " ".join(section("Shadows").split())
     assert f"{shadow.MAX_WAITING} wait" in told
     assert f"larger than {shadow.MAX_BYTES // 1024} KiB" in told
+    assert f"has more than {shadow.MAX_ANSWER_BYTES // 1024} KiB" in told
+    assert f"at most {100 * shadow.CPU_SHARE:g} % of a core" in told
     assert f"nothing within {shadow.TIMEOUT_SECONDS:g} seconds" in told
     assert f"takes longer than {shadow.SLOW_SECONDS:g} seconds" in told
     assert f"no copies for {shadow.PAUSE_SECONDS:g} seconds" in told

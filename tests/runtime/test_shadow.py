@@ -154,6 +154,33 @@ def test_large_bodies_and_answers_are_not_copied(
     assert other.taken == []
 
 
+def test_what_copies_compute_is_a_small_share_of_a_core(
+    shadows_to: Callable[..., shadow.Shadows], metrics: telemetry.Metrics
+) -> None:
+    each, count = 0.002, 4 * shadow.WORKERS
+    other = Other()
+
+    def send(copy: shadow.Copy, seconds: float) -> tuple[int, bytes]:
+        end = time.thread_time() + each
+        while time.thread_time() < end:
+            pass
+        return other.send(copy, seconds)
+
+    shadows = shadows_to(other)
+    shadows._send = send
+    began = time.monotonic()
+    for _ in range(count):
+        shadows.offer(a_copy())
+    wait_until(lambda: counted(metrics, "agree") == count)
+    # The last one of each worker is not rested for yet.
+    assert (count - shadow.WORKERS) * each / (time.monotonic() - began) <= shadow.CPU_SHARE
+
+
+def test_waiting_for_an_answer_is_rest() -> None:
+    assert shadow.rest(took=0.001, computed=0.001) == pytest.approx(0.001 * shadow.WORKERS / shadow.CPU_SHARE - 0.001)
+    assert shadow.rest(took=0.3, computed=0.001) == 0
+
+
 @pytest.mark.parametrize("kind", ["silent", "slow", "gone"])
 def test_a_revision_that_does_not_keep_up_gets_no_copies_for_a_while(
     shadows_to: Callable[..., shadow.Shadows], metrics: telemetry.Metrics, kind: str

@@ -43,15 +43,23 @@ def owner(pod: str, addresses: list[str]) -> str:
     return next((address for address in addresses if prediction_ids.pod_name(address) == pod), "")
 
 
-def post(address: tuple[str, int], path: str, body: bytes, *, headers: Mapping[str, str], seconds: float) -> Answer:
+def post(
+    address: tuple[str, int],
+    path: str,
+    body: bytes,
+    *,
+    headers: Mapping[str, str],
+    seconds: float,
+    at_most: int = MAX_ANSWER_BYTES,
+) -> Answer:
     """Raises `OSError` or `http.client.HTTPException`; follows no redirect, heeds no proxy."""
     connection = http.client.HTTPConnection(*address, timeout=seconds)
     try:
         connection.request("POST", path, body, dict(headers))
         response = connection.getresponse()
-        answer = response.read(MAX_ANSWER_BYTES + 1)
+        answer = response.read(at_most + 1)
     finally:
         connection.close()
-    if len(answer) > MAX_ANSWER_BYTES:
+    if len(answer) > at_most:
         raise http.client.HTTPException("the answer is too large")
     return Answer(response.status, answer, asks_to_wait=response.getheader("retry-after") is not None)

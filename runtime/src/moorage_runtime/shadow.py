@@ -1,7 +1,8 @@
 """Shadows: after a request is answered, the same request goes to another revision, its answer is compared, counted, and thrown away.
 
 A bounded queue and a few threads of its own: the caller has its answer before anything here begins, and what can't be done soon is
-dropped and counted. So is what the other revision has no capacity for: that says nothing of its answers. No web framework here.
+dropped and counted. So is what the other revision has no capacity for: that says nothing of its answers. The threads compute in the
+interpreter that answers the callers, so they may only take a small share of its time. No web framework here.
 """
 
 from __future__ import annotations
@@ -24,8 +25,15 @@ HEADER = "x-moorage-shadow"
 MAX_BYTES = 256 * 1024
 """Of a request and its answer together: larger ones are not copied."""
 
+MAX_ANSWER_BYTES = 2 * MAX_BYTES
+"""Of the other revision. What is much larger is no equal answer, and reading it as JSON would stop the interpreter."""
+
 MAX_WAITING = 32
 WORKERS = 2
+CPU_SHARE = 0.02
+"""Of one core, for all workers together. Each call of theirs into the system hands the interpreter over and back: callers lose more
+than that share, measured at 0.1 about twice of it, and without a bound half of what the pod can answer."""
+
 TIMEOUT_SECONDS = 5.0
 SLOW_SECONDS = 2.0
 """A revision that takes longer to answer has no capacity to spare for copies."""
@@ -82,7 +90,7 @@ class Shadows:
         self._lock = threading.Lock()
         self._failures: dict[str, int] = {}
         self._paused_until: dict[str, float] = {}
-        self._is_over = False
+        self._over = threading.Event()
 
     def target(self, marked: bytes, arm: str) -> str:
         """The revision that a copy goes to: another one of this deployment, and never from a copy. Empty for all else.
@@ -96,7 +104,7 @@ class Shadows:
 
     def offer(self, copy: Copy) -> None:
         if (
-            self._is_over
+            self._over.is_set()
             or len(copy.body) + len(copy.answer) > MAX_BYTES
             or self._now() < self._paused_until.get(copy.revision, 0)
         ):
@@ -111,7 +119,7 @@ class Shadows:
 
     def close(self) -> None:
         """What waits is dropped: nobody waits for it."""
-        self._is_over = True
+        self._over.set()
         try:
             while True:
                 copy = self._waiting.get_nowait()
@@ -130,11 +138,13 @@ class Shadows:
 
     def _work(self) -> None:
         while (copy := self._waiting.get()) is not None:
+            began, computed = time.monotonic(), time.thread_time()
             try:
                 self._count(copy, self._outcome(copy))
             except Exception:
                 logger.exception("a shadow failed in the runtime itself")
                 self._count(copy, FAILED)
+            self._over.wait(rest(time.monotonic() - began, time.thread_time() - computed))
 
     def _outcome(self, copy: Copy) -> str:
         if self._now() < self._paused_until.get(copy.revision, 0):
@@ -176,6 +186,11 @@ class Shadows:
         self._metrics.shadowed(copy.revision, outcome)
 
 
+def rest(took: float, computed: float) -> float:
+    """Seconds until a worker may begin the next copy; waiting for an answer was rest, too."""
+    return max(0.0, computed * WORKERS / CPU_SHARE - took)
+
+
 def by_http(port: int, model: str) -> Send:
     """To the revision's headless Service, whose pods listen where this one does."""
 
@@ -183,7 +198,8 @@ def by_http(port: int, model: str) -> Send:
         # The version in a path is this revision's.
         path = f"/v2/models/{model}/infer" if copy.protocol == "v2" else copy.path
         headers = {"content-type": copy.content_type, arms.HEADER: arms.SHADOW}
-        answer = peers.post((copy.revision, port), path, copy.body, headers=headers, seconds=seconds)
+        to = (copy.revision, port)
+        answer = peers.post(to, path, copy.body, headers=headers, seconds=seconds, at_most=MAX_ANSWER_BYTES)
         if answer.status in _OVERLOADED and answer.asks_to_wait:
             raise Overloaded
         if answer.status == http.client.GATEWAY_TIMEOUT:

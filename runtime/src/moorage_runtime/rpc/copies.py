@@ -11,6 +11,8 @@ from moorage_runtime import arms, shadow
 from moorage_runtime.codecs import v2_messages
 from moorage_runtime.rpc import inference
 
+_OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", shadow.MAX_ANSWER_BYTES)]
+
 
 class Copies:
     """Keeps one channel: there is one revision at a time that copies go to."""
@@ -41,7 +43,7 @@ class Copies:
             known, channel = self._channel
             if known != revision:
                 # The other is closed when the last call on it has ended.
-                channel = grpc.insecure_channel(f"{revision}:{self._port}", options=[("grpc.enable_http_proxy", 0)])
+                channel = grpc.insecure_channel(f"{revision}:{self._port}", options=_OPTIONS)
                 self._channel = (revision, channel)
             return channel
 
