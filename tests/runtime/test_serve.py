@@ -203,7 +203,8 @@ async def test_connections_of_routers_last(tmp_path: Path) -> None:
 
     with serving(slow_model(tmp_path), tmp_path / "words") as program:
         program.wait_for("/readyz", 200)
-        assert await asyncio.gather(is_left(program.grpc_port), is_left(program.router_port)) == [True, False]
+        left = await asyncio.gather(is_left(program.grpc_port), is_left(program.router_port))
+        assert list(left) == [True, False]
 
 
 async def test_answers_leave_at_once_on_connections_that_are_kept() -> None:
