@@ -104,6 +104,8 @@ def ends() -> set[Edge]:
                 why = outcome.reason if outcome.result is Result.ROLLED_BACK else WHY[outcome.result]
                 found.add(Edge(name, outcome.result, why))
     whole = replace(HALF, at=4, weight=100, split={"fraud-v4": 100}).after()
+    alone = replace(HALF, at=4, weight=100, ready=both(3, 0), split=None, options={"strategy": "recreate"}).after()
+    found.add(Edge("Routers", name_of(alone), "nobody else answers"))
     return found | {Edge(THE_NEXT, name_of(whole), WHY[Result.PROMOTED])}
 
 

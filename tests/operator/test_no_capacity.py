@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -189,6 +190,36 @@ async def test_a_process_that_died_after_it_moved_the_address_is_no_reason_to_go
     await made.settle(after_a_pass=lambda: seen.append(made.traffic()))
     assert set(seen) == {"4"}
     assert made.condition("Ready") == ("True", "Promoted")
+
+
+async def test_a_newer_version_takes_no_requests_from_the_one_that_answers_alone() -> None:
+    made = await served(2, "recreate", replicas=2)
+    made.now += timedelta(seconds=30)
+    while made.status["weights"]["desired"] == 0:
+        await made.reconcile()
+        made.run_controllers()
+    made.move_alias("5")
+    answering: list[int] = []
+    await made.settle(after_a_pass=lambda: answering.append(made.ready_pods(made.revision("4"))))
+    assert min(answering) == 2
+    assert made.traffic() == "4"
+    newest = made.status["history"][0]
+    assert (newest["modelVersion"], newest["result"]) == ("4", "Promoted")
+
+
+async def test_pods_end_only_after_the_status_says_why() -> None:
+    """A process that died in between would find neither version with pods, and give the new one its steps' share of the requests."""
+    made = await served(2, "recreate", replicas=2)
+    told: list[bool] = []
+
+    def note(verb: str, ref: Ref) -> None:
+        if ref.kind is DEPLOYMENT and made.counts()["3"] == 0:
+            told.append("capacity" in made.status and made.status["capacity"].get("stableEnded", False))
+
+    made.cluster.after_write = note
+    await made.pass_time(30)
+    assert told
+    assert all(told)
 
 
 async def test_room_that_comes_in_time_keeps_stable() -> None:

@@ -16,6 +16,7 @@ from a_rollout import CANARY, NEXT, NOW, STABLE, STEPS, A, both, split
 from moorage_operator.core import commands, rejections, rollout, steps
 from moorage_operator.core.header_routes import Route
 from moorage_operator.core.reasons import Problem, Reason
+from moorage_operator.core.rollout import Wanted
 from moorage_operator.core.routing import Match
 from moorage_operator.core.state import Result, Role, State
 from moorage_operator.core.waiting import WaitsFor
@@ -120,6 +121,33 @@ def test_a_newer_version_begins_at_once_when_the_one_before_had_no_requests() ->
     assert after.canary
     assert after.canary.revision == "fraud-v5"
     assert not after.leaving
+
+
+ALONE = A(ready=both(1, 0), replicas=2, weight=100, split=None, steps=[], options={"strategy": "recreate"})
+"""Stable's pods have ended for those of the canary, which has all requests; not all routers are known to hold that."""
+
+
+@pytest.mark.parametrize("given", [ALONE, replace(ALONE, ago=10**6)], ids=["in time", "beyond its time"])
+def test_what_answers_alone_is_stable_with_no_more_ado(given: A) -> None:
+    after = given.after().state
+    assert after.stable == Role("fraud-v4", "4", since=NOW)
+    assert after.history[0].result is Result.PROMOTED
+
+
+@pytest.mark.parametrize("wanted", [NEXT, STABLE], ids=["a newer one", "the one before"])
+def test_another_version_takes_nothing_from_what_answers_alone(wanted: Wanted) -> None:
+    after = replace(ALONE, wants=wanted, split={"fraud-v4": 100}).after().state
+    assert after.stable
+    assert after.stable.revision == "fraud-v4"
+    assert after.canary
+    assert after.canary.revision == wanted.revision
+
+
+def test_what_can_not_answer_alone_leaves_for_another_version() -> None:
+    after = replace(ALONE, ready=both(0, 0), wants=NEXT).after().state
+    assert after.stable
+    assert after.stable.revision == "fraud-v3"
+    assert after.history[0].result is Result.SUPERSEDED
 
 
 def test_back_to_the_stable_version_ends_the_rollout() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moorage_operator.core import address, compare, names, no_capacity, publishing, resources, rollout, writes
+from moorage_operator.core import address, compare, ends_first, names, no_capacity, publishing, resources, writes
 from moorage_operator.core.actions import Action, HandOverReplicas
 from moorage_operator.core.kinds import (
     AUTOSCALER,
@@ -139,16 +139,14 @@ class Plan:
 
     def _must_wait(self, role: Role) -> bool:
         stable = self.state.stable
-        if role is not self.state.canary or not stable or not rollout.stable_must_end_first(self.state, self.spec):
+        if role is not self.state.canary or not stable or not ends_first.is_asked(self.state, self.spec):
             return False
         return any(pod["metadata"]["labels"].get(names.REVISION) == stable.revision for pod in self.observed.pods)
 
     def _ends_first(self, role: Role) -> bool:
-        return (
-            role is not self.state.canary
-            and not self._is_arm(role)
-            and rollout.stable_must_end_first(self.state, self.spec)
-        )
+        if role is self.state.canary or self._is_arm(role):
+            return False
+        return ends_first.is_due(self.state, self.spec, self.observed)
 
     def _disruption_budget(self, role: Role, revision: Revision) -> Iterator[Action]:
         scaling = self.spec.autoscaling

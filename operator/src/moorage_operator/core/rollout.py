@@ -14,11 +14,21 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from moorage_operator.core import arm_routing, checks, gate, http_route, judging, no_capacity, rejections, shadow, steps
+from moorage_operator.core import (
+    arm_routing,
+    checks,
+    ends_first,
+    gate,
+    http_route,
+    judging,
+    no_capacity,
+    rejections,
+    shadow,
+    steps,
+)
 from moorage_operator.core.kinds import DEPLOYMENT
 from moorage_operator.core.reasons import Problem, Reason
 from moorage_operator.core.signatures import Signature
-from moorage_operator.core.spec import Spec
 from moorage_operator.core.state import Measured, Position, Result, Role, State
 from moorage_operator.core.waiting import Obstacle, WaitsFor, World
 
@@ -43,7 +53,7 @@ class Progress:
 
 def advance(state: State, wanted: Wanted | None, world: World) -> Progress:
     """Without a known wanted revision nothing is replaced, and what is on its way goes on."""
-    known = state.canary
+    known, state = state.canary, ends_first.as_found(state, world)
     if wanted:
         state = _pursue(state, wanted, world)
     if state.canary is None:
@@ -58,31 +68,19 @@ def advance(state: State, wanted: Wanted | None, world: World) -> Progress:
 
 
 def _go_on(state: State, world: World) -> Progress:
-    state = gate.let_go(_as_found(state, world), world)
+    state = gate.let_go(state, world)
     state, harm = judging.heeded(state, world)
     alarm = judging.alarm(state, world)
     after, obstacle = (state, alarm) if alarm else steps.go_on(state, world)
+    if ends_first.answers_alone(
+        state, world
+    ):  # who waits for the last pod or router, and gives up then, sends all to nobody
+        obstacle = None
     after = judging.with_verified_weight(no_capacity.met(after, obstacle, world), world)
     failure = gate.refusal(state, world) or harm or _failure(after, obstacle, world)
     if failure and after.stable:
         return Progress(put_back(after, failure, world, Result.ROLLED_BACK))
     return Progress(after, obstacle) if obstacle else Progress(_promoted(after, world))
-
-
-def _as_found(state: State, world: World) -> State:
-    """A process may have died after it moved the address, and before it wrote that down. Where stable's pods have ended, nobody
-    would answer if the address went back to them.
-    """
-    canary = state.canary
-    if canary and stable_must_end_first(state, world.spec) and world.routed.split == {canary.revision: 100}:
-        return state.moved(weight=100)
-    return state
-
-
-def stable_must_end_first(state: State, spec: Spec) -> bool:
-    """With strategy `recreate`, and where there is no room for both, the old pods end before the new ones start."""
-    ends_first = spec.rollout.strategy == "recreate" or state.position.capacity.stable_ended
-    return ends_first and state.stable is not None and state.canary is not None
 
 
 def _without_departed(state: State, world: World) -> State:
@@ -103,7 +101,9 @@ def _pursue(state: State, wanted: Wanted, world: World) -> State:
     state = state.changed(rejected=tuple(item for item in still if item.revision == wanted.revision))
     if state.canary and state.canary.revision == wanted.revision:
         return state
-    if state.canary:
+    if ends_first.answers_alone(state, world):
+        state = _promoted(state, world)
+    elif state.canary:
         instead = Problem(Reason.SUPERSEDED, f"{wanted.revision} is wanted instead")
         state = _withdrawn(state, Result.SUPERSEDED, timedelta(), world, instead)
     if state.stable and state.stable.revision == wanted.revision:
@@ -162,7 +162,7 @@ def put_back(state: State, failure: Problem, world: World, result: Result) -> St
     canary = state.canary
     assert canary  # noqa: S101 - for the type checker
     # Stable has no pods, or not all of them, and may need the canary's place.
-    needs_room = stable_must_end_first(state, world.spec) or state.position.capacity.lent_by_stable
+    needs_room = ends_first.is_asked(state, world.spec) or state.position.capacity.lent_by_stable
     delay = 0 if needs_room else world.spec.rollout.abort_scale_down_delay_seconds
     state = _withdrawn(state, result, timedelta(seconds=delay), world, failure)
     return state.changed(rejected=(rejections.of(canary, failure, world.spec),))
