@@ -9,7 +9,7 @@ import pytest
 
 from moorage_operator import errors
 from moorage_operator.core.kinds import HTTP_ROUTE, MODEL_DEPLOYMENT, Manifest
-from world import World
+from world import World, failing
 
 STEPS = [{"setWeight": 25}, {"pause": {}}]
 PUBLIC = {"parentRefs": [{"name": "public", "namespace": "infra"}], "hostnames": ["fraud.example.com"]}
@@ -311,6 +311,36 @@ async def test_unpublished_it_goes_when_somebody_else_divides(served: World) -> 
     served.agents.deaf = set()
     await served.settle()
     assert served.all(HTTP_ROUTE) == []
+
+
+async def test_unpublished_it_leaves_a_canary_without_pods_before_somebody_else_divides(served: World) -> None:
+    """A Gateway answers 503 for what it would send to a Service without ready endpoints; nobody else answers for it."""
+    served.move_alias("4")
+    await served.settle()
+    served.agents.deaf = {"*"}
+    served.apply(traffic={"router": "haproxy"})
+    await served.settle()
+    assert shares(served) == {"3": 75, "4": 25}
+    served.fates["4"] = failing("ModelLoadFailed")
+    served.run_controllers()
+    await served.settle()
+    assert shares(served) == {"3": 100}
+    assert route(served)["spec"]["hostnames"] == ["fraud.example.com"]
+    served.agents.deaf = set()
+    await served.settle()
+    assert served.all(HTTP_ROUTE) == []
+
+
+async def test_until_the_router_takes_over_nobody_is_known_by_a_cookie(served: World) -> None:
+    """The API server refuses a rule about a header without a name."""
+    testers = {"setHeaderRoute": {"name": "staff", "match": {"cookie": "staff", "value": "yes"}}}
+    served.agents.deaf = {"*"}
+    served.apply(traffic=BY_ROUTER, rollout={"steps": [testers, {"pause": {}}]})
+    served.move_alias("4")
+    await served.settle()
+    assert served.status["headerRoutes"] == [{"name": "staff", "value": "yes", "cookie": "staff"}]
+    matches = [match for rule in route(served)["spec"]["rules"] for match in rule["matches"]]
+    assert {header["name"] for match in matches for header in match.get("headers", ())} == {"content-type"}
 
 
 async def test_an_operator_that_begins_anew_under_way_moves_nothing(served: World) -> None:

@@ -43,13 +43,19 @@ class Standing:
 
 
 def over_revisions(wanted: Spec, split: Mapping[str, float], matches: frozenset[Match]) -> Manifest:
-    """Divided over the Services of revisions: by `split` in percent, and what matches whatever that says."""
+    """Divided over the Services of revisions."""
+    return _spec(wanted, rules_over(split, matches))
+
+
+def rules_over(split: Mapping[str, float], matches: frozenset[Match]) -> list[Manifest]:
+    """By `split` in percent, and what matches whatever that says; but for cookies, which no rule can tell from others."""
+    by_header = [match for match in matches if match.header]
     rules: list[Manifest] = []
-    for revision in sorted({match.revision for match in matches}):
-        headers = sorted((match.header, match.value) for match in matches if match.revision == revision)
+    for revision in sorted({match.revision for match in by_header}):
+        headers = sorted((match.header, match.value) for match in by_header if match.revision == revision)
         backends = {revision: 100.0}
         rules += _rules(backends, _POD_PORTS, f"{MARK}/match", tuple((header,) for header in headers))
-    return _spec(wanted, [*rules, *_rules(split, _POD_PORTS, MARK)])
+    return [*rules, *_rules(split, _POD_PORTS, MARK)]
 
 
 def to_address(wanted: Spec, address: str) -> Manifest:

@@ -18,20 +18,26 @@ GRACE = timedelta(seconds=10)
 
 
 def actions(spec: Spec, observed: Observed, state: State) -> Iterator[Action]:
-    """One that divides keeps doing so until somebody else is seen to: changing the router loses no request."""
+    """One that divides keeps doing so until somebody else is seen to: changing the router loses no request. Until then it follows the
+    rollout, published or not: a Gateway answers with an error what it would send to a Service without pods.
+    """
     split = traffic.wanted(state)
     divides = spec.traffic.by_gateway or (
         http_route.divides(live(observed)) and not _address_divides(spec, observed, state)
     )
-    if spec.traffic.is_published and split:
-        wanted = (
-            http_route.over_revisions(spec, split, traffic.wanted_matches(state))
-            if divides
-            else http_route.to_address(spec, observed.owner.name)
-        )
-        yield from writes.hold(observed, resources.make_http_route(observed.owner, wanted))
-    elif not divides:
+    if not divides and not spec.traffic.is_published:
         yield from writes.delete(observed, HTTP_ROUTE, observed.owner.name)
+    elif split:
+        route = _wanted(spec, observed, state) if divides else http_route.to_address(spec, observed.owner.name)
+        yield from writes.hold(observed, resources.make_http_route(observed.owner, route))
+
+
+def _wanted(spec: Spec, observed: Observed, state: State) -> Manifest:
+    """Over revisions; where the spec says no more by which Gateways, as it was."""
+    split, matches, before = traffic.wanted(state), traffic.wanted_matches(state), live(observed)
+    if spec.traffic.is_published or before is None:
+        return http_route.over_revisions(spec, split, matches)
+    return {**before["spec"], "rules": http_route.rules_over(split, matches)}
 
 
 def live(observed: Observed) -> Manifest | None:
