@@ -577,10 +577,9 @@ class History(RuleBasedStateMachine):
         self.pods_before = self._counts()
 
     def _after_half_a_pass(self) -> None:
-        """Pods come before weights: what the status does not say yet is no excuse, but for those that are to end first."""
-        if self._spec().get("rollout", {}).get("onNoCapacity") != "recreate":
-            self._stable_has_what_it_carries(least=self._held_share())
-            self._nobody_is_sent_to_pods_that_were_ended()
+        """Pods come before weights, and what the status does not say yet is no excuse."""
+        self._stable_has_what_it_carries(least=self._held_share())
+        self._nobody_is_sent_to_pods_that_were_ended()
 
     def _after_a_pass(self) -> None:
         self.the_address_never_leaves_ready_pods_for_unready_ones()
@@ -609,12 +608,14 @@ class History(RuleBasedStateMachine):
         assert has >= min(self.pods_before[stable], needed), "stable has fewer pods than it needs"
 
     def _nobody_is_sent_to_pods_that_were_ended(self) -> None:
-        """By this pass: the last of a revision goes when no router, and no Gateway, has anything for it; but for those that make room."""
-        makes_room = self._spec().get("rollout", {}).get("onNoCapacity") == "recreate"
-        if makes_room or self._ends_first() or not self._spec().get("replicas", 1):
+        """By this pass: the last of a revision goes when no router, and no Gateway, has anything for it; stable may have to make room."""
+        if not self._spec().get("replicas", 1):
             return
         counts, held = self._counts(), self._held_splits()
-        for revision in {revision for split in held for revision, share in split.items() if share}:
+        sent_to = {revision for split in held for revision, share in split.items() if share}
+        if self._ends_first():
+            sent_to -= {self.world.status.get("stable", {}).get("revision")}
+        for revision in sent_to:
             assert counts.get(revision, 0) or not self.pods_before.get(revision, 0), (
                 "requests go to pods that were ended"
             )
@@ -627,13 +628,8 @@ class History(RuleBasedStateMachine):
             assert self._ready(status["canary"]["revision"]), "a canary keeps its requests without any ready pod"
 
     def _routers_leave_a_canary_that_lost_its_pods(self) -> None:
-        """What they really hold: one pass sees it, and before the next one they have heard of it.
-
-        A route that is to go stays as it is, until the router that takes over does its part.
-        """
-        route = self.world.gateway.held.get(self.world.ref(HTTP_ROUTE))
-        is_to_go = http_route.divides(route) and self._spec().get("traffic", {}).get("router") != "gateway"
-        if is_to_go or not self._spec().get("replicas", 1) or self._wakes():
+        """What they really hold: one pass sees it, and before the next one they have heard of it."""
+        if not self._spec().get("replicas", 1) or self._wakes():
             return
         stable = self.world.status.get("stable", {}).get("revision")
         sent_to = {revision for split in self._held_splits() for revision, share in split.items() if share}
