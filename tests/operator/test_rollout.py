@@ -41,6 +41,8 @@ ON_ITS_WAY = {
     "paused by a command":               (A(ready=both(1), paused=True),                            0,  0, PERSON),
     "two of five pods are never one":    (A(ready=both(1, 5), replicas=5, router="haproxy"),        0,  0, PODS),
     "two are enough for a quarter":      (A(ready=both(2, 5), replicas=5, router="haproxy"),        0, 25, ROUTERS),
+    "less, and stable has no pod":      (A(ready=both(3, 0), weight=50, split=split(50)),           0, 50, PODS),
+    "less, and stable has pods":        (A(ready=both(3), weight=50, split=split(50)),              0, 25, ROUTERS),
     "its pod left, the pause goes on":   (A(ready=both(1), at=1, weight=25, split=split(25), ago=700), 2, 25, PODS),
 }  # fmt: skip
 

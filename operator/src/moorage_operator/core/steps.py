@@ -111,10 +111,20 @@ def pods_obstacle(state: State, world: World) -> Obstacle | None:
 def _unprepared(step: Step, state: State, world: World) -> Obstacle | None:
     if step.set_header_route and not step.set_header_route.removes:
         return pods_obstacle(state, world)
-    if step.set_weight is None or step.set_weight < state.position.weight:
+    if step.set_weight is None:
         return None
+    if step.set_weight < state.position.weight:
+        return _stable_obstacle(state, world)
     unready = pods_obstacle(state, world) or _strangers(step.set_weight, state, world)
     return unready or judging.baseline_obstacle(state, world)
+
+
+def _stable_obstacle(state: State, world: World) -> Obstacle | None:
+    """Steps that were changed may take requests from the canary; not before stable has somebody to answer them, if only it has."""
+    canary, stable = ((role.revision if role else "") for role in (state.canary, state.stable))
+    if traffic.ready_pods(world.observed, stable) or not traffic.ready_pods(world.observed, canary):
+        return None
+    return Obstacle(WaitsFor.PODS, f"no pod of {stable} is ready, which is to get requests again")
 
 
 def _strangers(weight: int, state: State, world: World) -> Obstacle | None:
