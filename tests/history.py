@@ -203,7 +203,7 @@ class History(RuleBasedStateMachine):
         """The same; what is pinned already stays. By the registry, too, or by pods alone."""
         self.world.fates.clear()
         self.come_to_rest(later=31)
-        self.world.apply(rollout={"strategy": "canary", "steps": [{"setWeight": 50}, {"pause": {}}]})
+        self.world.apply(autoscaling=None, rollout={"strategy": "canary", "steps": [{"setWeight": 50}, {"pause": {}}]})
         for number, name in enumerate("1234"):
             schema = {"inputs": [[f"x{number}", "double"]], "outputs": []}
             self.world.fates[name] = world.fetched(schema)
