@@ -494,12 +494,16 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def the_address_never_leaves_ready_pods_for_unready_ones(self) -> None:
-        """Whoever is the only one to get requests is left for another one only when that one has ready pods."""
+        """Whoever is the only one to get requests is left for another one only when that one has ready pods, or somebody says abort."""
         target = self._only_target()
         left, self.seen_traffic = self.seen_traffic, target
         if target and left and target != left and self._ready(left) and self.world.status.get("stable"):
             wanted = self.world.all(MODEL_DEPLOYMENT)[0]["spec"].get("replicas", 1)
-            assert self._ready(target) or wanted == 0
+            assert self._ready(target) or wanted == 0 or self._was_aborted(left)
+
+    def _was_aborted(self, revision: str) -> bool:
+        last = self.world.status.get("history", [{}])[0]
+        return (last.get("revision"), last.get("result")) == (revision, "Aborted")
 
     @invariant()
     def testers_get_a_canary_only_when_it_has_ready_pods(self) -> None:
