@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import world
-from moorage_operator.core.kinds import AUTOSCALER, DEPLOYMENT, EVENT, MODEL_DEPLOYMENT, Ref
+from moorage_operator.core.kinds import AUTOSCALER, DEPLOYMENT, EVENT, MODEL_DEPLOYMENT, POD, Ref
 from world import World
 
 STEPS: list[Any] = [{"setWeight": 50}, {"pause": {"duration": 20}}, {"setWeight": 75}, {"pause": {"duration": 20}}]
@@ -220,6 +220,20 @@ async def test_pods_end_only_after_the_status_says_why() -> None:
     await made.pass_time(30)
     assert told
     assert all(told)
+
+
+async def test_the_strategy_recreate_starts_no_pod_while_others_may_come_back() -> None:
+    made = World()
+    made.move_alias("3")
+    made.apply(replicas=2, rollout={"strategy": "recreate"})
+    await made.settle()
+    for pod in made.of_models(POD):
+        made.cluster.remove(made.ref(POD, pod["metadata"]["name"]))
+    made.move_alias("4")
+    seen: list[dict[str, int]] = []
+    await made.settle(after_a_pass=lambda: seen.append(made.counts()))
+    assert made.traffic() == "4"
+    assert not [counts for counts in seen if counts["3"] and counts.get("4")]
 
 
 async def test_room_that_comes_in_time_keeps_stable() -> None:

@@ -141,7 +141,8 @@ class Plan:
         stable = self.state.stable
         if role is not self.state.canary or not stable or not ends_first.is_asked(self.state, self.spec):
             return False
-        return any(pod["metadata"]["labels"].get(names.REVISION) == stable.revision for pod in self.observed.pods)
+        is_there = any(pod["metadata"]["labels"].get(names.REVISION) == stable.revision for pod in self.observed.pods)
+        return is_there or not ends_first.is_due(self.state, self.spec, self.observed)
 
     def _ends_first(self, role: Role) -> bool:
         if role is self.state.canary or self._is_arm(role):
