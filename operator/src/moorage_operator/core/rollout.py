@@ -72,9 +72,8 @@ def _go_on(state: State, world: World) -> Progress:
     state, harm = judging.heeded(state, world)
     alarm = judging.alarm(state, world)
     after, obstacle = (state, alarm) if alarm else steps.go_on(state, world)
-    if ends_first.answers_alone(
-        state, world
-    ):  # who waits for the last pod or router, and gives up then, sends all to nobody
+    if ends_first.answers_alone(state, world):
+        # Who waits for the last pod or router, and gives up then, sends all to nobody.
         obstacle = None
     after = judging.with_verified_weight(no_capacity.met(after, obstacle, world), world)
     failure = gate.refusal(state, world) or harm or _failure(after, obstacle, world)
