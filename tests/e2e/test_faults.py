@@ -138,7 +138,9 @@ def moved_and_disturbed(api: Api, place: Place, registry: Registry, name: str, w
     seen: list[int] = []
 
     def arrived() -> bool:
-        seen.append(weight_of(place, name))
+        applied = place.status(name).get("weights", {}).get("applied")
+        if applied is not None:  # nobody knows, while routers differ or are not heard
+            seen.append(applied)
         return place.stable_version(name) == version
 
     with load.on(place, name, "digits-onnx", pause=0.02, by_grpc=MODEL, most_seconds=seconds + 300) as running:
@@ -150,7 +152,7 @@ def moved_and_disturbed(api: Api, place: Place, registry: Registry, name: str, w
     print(f"weights since then: {seen}")  # noqa: T201
     assert running.failed == 0, running.said
     assert running.answered > 10 * seconds
-    assert seen[:-1] == sorted(seen[:-1]), "it has gone back"
+    assert seen == sorted(seen), "it has gone back"
     return seen
 
 

@@ -95,6 +95,8 @@ def test_what_is_worse_is_put_back_with_its_evidence(
     assert callers.errors_of(seen) <= worse.errors, seen
     assert place.stable_version(moody) == stable
     assert place.condition(moody, "Available")["status"] == "True"
+    # Until then routers may know no better, and send it requests of the next test.
+    until(60, "its pods have ended", lambda: not place.pods(moody, rejected["revision"]), lambda: place.find("pods"))
 
 
 def outcome(place: Place, version: str) -> str:
