@@ -21,9 +21,10 @@ def is_asked(state: State, spec: Spec) -> bool:
 
 def is_due(state: State, spec: Spec, observed: Observed) -> bool:
     """Not before the status says so: a process that takes over must know why those pods are gone."""
+    if not is_asked(state, spec):
+        return False
     before = states.read(observed.status)
-    is_same = _pair(before) == _pair(state)
-    return is_same and is_asked(before, spec) and is_asked(state, spec)
+    return _pair(before) == _pair(state) and is_asked(before, spec)
 
 
 def as_found(state: State, world: World) -> State:
