@@ -188,17 +188,22 @@ class Router:
 
     async def lose_an_answer(self) -> None:
         """One request is answered, and under the next one on the same connection the only pod of stable dies: nothing can be said."""
+        pod, asked = await self.hold_an_answer(asyncio.Event())
+        await pod.kill()
+        with pytest.raises(ConnectionResetError):
+            await asked
+
+    async def hold_an_answer(self, hold: asyncio.Event) -> tuple[Pod, asyncio.Task[Answer]]:
+        """The only pod of stable, `fraud-v5`, has answered one request, and keeps back what it says to the next one on that connection."""
         pod = await self.add_pod("fraud-v5")
         await self.apply(fraud=a_model(self.port, stable="fraud-v5"))
         await self.up("fraud-v5", 1)
         caller = self.caller()
         await caller.post()
-        pod.hold = asyncio.Event()
+        pod.hold = hold
         asked = asyncio.create_task(caller.post())
         await pod.asked(2)
-        await pod.kill()
-        with pytest.raises(ConnectionResetError):
-            await asked
+        return pod, asked
 
     def caller(self, port: int = 0) -> Caller:
         """Closed with the router."""

@@ -92,18 +92,12 @@ async def test_pods_come_and_go_under_load_without_a_failure(router: Router) -> 
 
 
 async def test_a_pod_that_leaves_ends_what_it_has_begun_and_is_forgotten_then(router: Router) -> None:
-    pod = await router.add_pod("fraud-v5")
-    await router.apply(fraud=a_model(router.port, stable="fraud-v5"))
-    await router.up("fraud-v5", 1)
-    caller = router.caller()
-    await caller.post()
-    pod.hold = asyncio.Event()
-    asked = asyncio.create_task(caller.post())
-    await pod.asked(2)
+    hold = asyncio.Event()
+    pod, asked = await router.hold_an_answer(hold)
     router.unlist_pod(pod)
     await router.up("fraud-v5", 0)
     await router.apply(fraud=a_model(router.port, stable="fraud-v5", canary=a_canary(1)))  # other changes go on
-    pod.hold.set()
+    hold.set()
     answer = await asked
 
     async def forgotten() -> bool:
