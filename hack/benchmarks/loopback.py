@@ -24,8 +24,6 @@ from mlflow_server import free_port
 from moorage_operator.router import config, endpoints, pools, table
 from moorage_operator.router.settings import Layout
 
-START_SECONDS = 60
-
 # A pod asks the cluster's DNS for another; here a file that only this one process sees.
 _WITH_HOSTS = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"']
 
@@ -83,7 +81,7 @@ class Machine:
         serve = [sys.executable, "-m", "moorage_runtime", "serve", *(f"--{name}={of}" for name, of in options.items())]
         with self._running(revision, [*_WITH_HOSTS, str(self._hosts), *serve]) as process:
             pod = Pod(process, f"http://{ip}:{self._health_port}")
-            _wait_for(pod)
+            processes.wait_until_ready(process, pod.is_ready, "a pod did not become ready")
             yield pod
 
     @contextmanager
@@ -121,11 +119,3 @@ def _trained(folder: Path) -> Path:
     with console.step("the example is trained"):
         console.run([sys.executable, str(lab.ROOT / "examples/digits-onnx/train.py")], env=environment, cwd=folder)
     return next(folder.rglob("MLmodel")).parent
-
-
-def _wait_for(pod: Pod) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not pod.is_ready():
-        if pod.process.poll() is not None or time.monotonic() > deadline:
-            raise console.Failure("a pod did not become ready")
-        time.sleep(0.05)

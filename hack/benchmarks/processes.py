@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +108,8 @@ def operator(cluster: lab.Lab, tracking_uri: str, **settings: object) -> Iterato
         process = subprocess.Popen([python(), "-m", "moorage_operator"], env=environment, stdout=file, stderr=file)
     try:
         started = Operator(process, port)
-        _wait(started)
+        wait_until_ready(process, started.is_ready, "the operator did not start")
+        started.wait_until_quiet(START_SECONDS)
         yield started
     except console.Failure as failure:
         raise console.Failure(
@@ -147,10 +148,10 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _wait(started: Operator) -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], failure: str) -> None:
+    """`failure` says what it means that the process has ended, or takes too long."""
     deadline = time.monotonic() + START_SECONDS
-    while not started.is_ready():
-        if started.process.poll() is not None or time.monotonic() > deadline:
-            raise console.Failure("the operator did not start")
+    while not is_ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise console.Failure(failure)
         time.sleep(0.05)
-    started.wait_until_quiet(START_SECONDS)
