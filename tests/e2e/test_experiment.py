@@ -176,7 +176,7 @@ def test_an_arm_that_is_better_wins_by_what_callers_told_and_takes_over(
         until(60, "it has won", lambda: "winner" in place.status(name)["experiment"], lambda: place.status(name))
         until(60, "it is on its way", lambda: "canary" in place.status(name), lambda: place.status(name))
         won = place.status(name)
-        place.kubectl("annotate", "mdep", name, f"moorage.dev/command=promoteFull@{won['canary']['revision']}")
+        place.command(name, f"promoteFull@{won['canary']['revision']}")
         until(90, "it is stable", lambda: place.stable_version(name) == versions["seldom wrong"])
 
     print(shown, dict(seen))  # noqa: T201
