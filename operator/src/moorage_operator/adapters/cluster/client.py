@@ -20,7 +20,7 @@ from moorage_operator.ports import Change, Selection, Snapshot
 
 AGAIN_SECONDS = (0.05, 0.1, 0.2, 0.4)
 """Before each next try of a call that failed, at most: behind a load balancer one of the API servers may be down, and a pass that
-moves traffic makes fifteen calls."""
+moves traffic reads ten times, and writes then."""
 
 QUICK_SECONDS = 1.0
 """What takes longer to fail is not repeated here: the server is busy."""
