@@ -135,6 +135,20 @@ def test_a_registry_reaches_the_configuration_and_its_secret_the_file_system_onl
     assert secrets == ["mlflow"]
 
 
+def test_what_prometheus_wants_reaches_the_configuration_and_its_secret_the_file_system_only() -> None:
+    wants = {"url": "https://prometheus.example", "existingSecret": "metrics-reader", "caBundle": CERTIFICATE}
+    values = {"prometheus": wants, "registries": [REGISTRY | {"name": "prometheus"}]}
+    settings, pod = settings_of(values), pod_of(values)
+    mounts = {item["name"]: item["mountPath"] for item in pod["containers"][0]["volumeMounts"]}
+    secrets = {item["name"]: item["secret"] for item in pod["volumes"] if "secret" in item}
+
+    assert settings.prometheus.ca_bundle == CERTIFICATE
+    assert settings.prometheus.credentials_directory == mounts["prometheus"] == "/etc/moorage/prometheus"
+    assert settings.registries[0].credentials_directory == mounts["registry-prometheus"]
+    assert secrets["prometheus"] == {"secretName": "metrics-reader", "optional": True, "defaultMode": 0o440}
+    assert secrets["registry-prometheus"]["secretName"] == "mlflow"
+
+
 def test_every_setting_of_the_operator_can_be_set() -> None:
     settings = settings_of(
         {
@@ -243,7 +257,10 @@ def test_the_crd_can_be_left_to_somebody_else() -> None:
         ({"registries": [{"name": "default"}]}, "missing property 'trackingURI'"),
         ({"registries": [REGISTRY | {"trackingURI": "file:///tmp"}]}, "does not match pattern"),
         ({"registries": [REGISTRY | {"trackingURI": "http://me:secret@m"}]}, "put them into a Secret and name it in existingSecret"),
-        ({"prometheus": {"url": "http://me:secret@p"}}, "prometheus.url holds a user name or password"),
+        ({"prometheus": {"url": "http://me:secret@p"}}, "put them into a Secret and name it in prometheus.existingSecret"),
+        ({"prometheus": {"existingSecret": "login"}}, "say how prometheus.url is asked: set it as well"),
+        ({"prometheus": {"caBundle": CERTIFICATE}}, "say how prometheus.url is asked: set it as well"),
+        ({"prometheus": {"url": "https://p", "caBundle": "/etc/ca.pem"}}, "does not match pattern"),
         ({"prometheus": {"url": "prometheus:9090"}}, "does not match pattern"),
         ({"prometheus": {"url": "http://prometheus?tenant=1"}}, "does not match pattern"),
         ({"prometheus": {"url": "http://prometheus/#/graph"}}, "does not match pattern"),
@@ -282,7 +299,7 @@ def test_a_prometheus_may_live_below_a_path(url: str, port: int) -> None:
     values = {"prometheus": {"url": url}, "networkPolicy": {"enabled": True}}
     egress = helm.one(helm.template(values), "NetworkPolicy")["spec"]["egress"]
 
-    assert settings_of(values).prometheus_url == url
+    assert settings_of(values).prometheus.url == url
     assert [{"port": port, "protocol": "TCP"}] in [rule["ports"] for rule in egress]
 
 

@@ -13,10 +13,13 @@ from urllib.parse import urlencode
 
 import pytest
 
+import certificates
+import mounted
 import prometheus_server
 import stub_http
 from moorage_operator import errors
 from moorage_operator.adapters import web
+from moorage_operator.adapters.access import OPEN, Access
 from moorage_operator.adapters.prometheus import HttpPrometheus
 from prometheus_server import Page, PrometheusServer
 from router_traffic import until
@@ -28,8 +31,12 @@ SLOW = "count_over_time(vector(1)[{}d:1s])"
 UNCLOSED = 'invalid parameter "query": 1:5: parse error: unclosed left parenthesis'
 REFUSED = refusal(400, "bad_data", UNCLOSED)
 ODD = "1+1;a&b=c %41 #é/?"
+USER = "moorage"
 PASSWORD = "test"
 BCRYPT = "$2b$04$hNf2lSsxfm0.i4a.1kVpSORlJqwqYFZ3x1Am1frBDy6/wVn4lx8/i"
+UNAUTHORIZED = (
+    "Prometheus answers with HTTP 401: it wants other credentials (prometheus.existingSecret in the operator's chart)"
+)
 
 CASES: dict[str, tuple[str, Reply, float | str]] = {
     "a scalar":                ("42",                             scalar("42"),      42.0),
@@ -73,9 +80,9 @@ def real(scraped: tuple[PrometheusServer, Page]) -> PrometheusServer:
 
 
 @asynccontextmanager
-async def asking(url: str) -> AsyncIterator[HttpPrometheus]:
+async def asking(url: str, how: Access = OPEN) -> AsyncIterator[HttpPrometheus]:
     async with web.connect() as session:
-        yield HttpPrometheus(session, url)
+        yield HttpPrometheus(session, url, how)
 
 
 async def asked(prometheus: HttpPrometheus, query: str) -> float | str:
@@ -86,8 +93,8 @@ async def asked(prometheus: HttpPrometheus, query: str) -> float | str:
         return str(error)
 
 
-async def outcome(url: str, query: str) -> float | str:
-    async with asking(url) as prometheus:
+async def outcome(url: str, query: str, how: Access = OPEN) -> float | str:
+    async with asking(url, how) as prometheus:
         return await asked(prometheus, query)
 
 
@@ -179,17 +186,36 @@ async def test_one_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pyt
             assert await outcome(server.url, "42") == "Prometheus does not answer: TimeoutError"
 
 
-async def test_it_may_live_below_a_path_and_want_a_password(tmp_path: Path) -> None:
-    users = {"basic_auth_users": {"moorage": BCRYPT}}
-    with PrometheusServer(tmp_path, prefix="/prometheus", web=users).running() as server:
-        url = server.url.replace("://", f"://moorage:{PASSWORD}@")
+async def test_it_may_live_below_a_path(tmp_path: Path) -> None:
+    with PrometheusServer(tmp_path, prefix="/prometheus").running() as server:
+        server.wait_for("1")
 
-        async def answers() -> bool:
-            return await outcome(f"{url}/", "42") == 42.0
+        assert await outcome(f"{server.url}/", "42") == 42.0
+        assert await outcome(server.url.removesuffix("/prometheus"), "42") == "Prometheus answers with HTTP 404"
 
-        await until(answers, "it answers below its path")
 
-        assert await outcome(url, "42") == 42.0
-        assert await outcome(url.removesuffix("/prometheus"), "42") == "Prometheus answers with HTTP 404"
-        assert await outcome(url.replace(PASSWORD, "guessed"), "42") == "Prometheus answers with HTTP 401"
-        assert await outcome(server.url, "42") == "Prometheus answers with HTTP 401"
+async def test_it_may_want_a_password_and_show_the_certificate_of_its_own_authority(tmp_path: Path) -> None:
+    certificate, key = certificates.make(tmp_path / "tls", "prometheus", "IP:127.0.0.1")
+    tls = {"cert_file": str(certificate), "key_file": str(key)}
+    with PrometheusServer(
+        tmp_path, web={"basic_auth_users": {USER: BCRYPT}, "tls_server_config": tls}
+    ).running() as server:
+        url, login = (
+            server.url.replace("http://", "https://"),
+            mounted.Rotated(tmp_path, username=USER, password=PASSWORD),
+        )
+        async with asking(url, Access(login.directory, certificate)) as prometheus:
+
+            async def answers() -> bool:
+                return await asked(prometheus, "42") == 42.0
+
+            await until(answers, "it takes the password, and is trusted")
+            login.say(username=USER, password="guessed")
+            assert await asked(prometheus, "42") == UNAUTHORIZED
+            login.say(token=PASSWORD)
+            assert await asked(prometheus, "42") == UNAUTHORIZED
+            login.say(username=USER, password=PASSWORD)
+            assert await asked(prometheus, "42") == 42.0
+
+        assert await outcome(url, "42", Access(ca_bundle=certificate)) == UNAUTHORIZED
+        assert "TLS certificate that is not trusted" in str(await outcome(url, "42", Access(login.directory)))

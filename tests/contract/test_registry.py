@@ -17,6 +17,7 @@ import requests
 from fake_registry import SOURCE, FakeRegistry
 from mlflow_server import MlflowServer
 from moorage_operator import errors, ports
+from moorage_operator.adapters.access import Access
 from moorage_operator.adapters.registry import MlflowRegistry, RegistryDeclaration
 from moorage_operator.core.registry import ModelRef, ModelVersion
 
@@ -104,7 +105,7 @@ class World:
 
 @contextlib.contextmanager
 def connected(server: MlflowServer, *, credentials: Path | None = None) -> Iterator[MlflowRegistry]:
-    registry = MlflowRegistry(RegistryDeclaration("lab", server.uri, credentials))
+    registry = MlflowRegistry(RegistryDeclaration("lab", server.uri, Access(credentials)))
     try:
         yield registry
     finally:

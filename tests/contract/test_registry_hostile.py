@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+import mounted
 from moorage_operator import errors
+from moorage_operator.adapters.access import Access
 from moorage_operator.adapters.registry import MlflowRegistry, RegistryDeclaration, sources
 from moorage_operator.core.registry import ModelRef, ModelVersion
 from stub_http import Reply, Request, Stub, serving
@@ -76,20 +78,13 @@ def stub(hostile: Hostile) -> Iterator[Stub]:
 
 
 def a_registry(url: str, *, deadline: float = 10.0, **declared: Any) -> contextlib.closing[MlflowRegistry]:
-    return contextlib.closing(MlflowRegistry(RegistryDeclaration("lab", url, **declared), deadline=deadline))
+    return contextlib.closing(MlflowRegistry(RegistryDeclaration("lab", url, Access(**declared)), deadline=deadline))
 
 
 async def the_error(url: str, **declared: Any) -> errors.RegistryError:
     with a_registry(url, **declared) as registry, pytest.raises(errors.RegistryError) as raised:
         await registry.resolve(CHAMPION)
     return raised.value
-
-
-def a_secret(directory: Path, **keys: str) -> Path:
-    directory.mkdir(exist_ok=True)
-    for key, value in keys.items():
-        (directory / key).write_text(value)
-    return directory
 
 
 # --- credentials
@@ -110,17 +105,19 @@ async def test_credentials_of_the_process_environment_and_of_a_netrc_are_not_sen
 
 
 async def test_a_credential_that_is_rotated_is_used_for_the_next_question(stub: Stub, tmp_path: Path) -> None:
-    for generation in ("old", "new"):
-        a_secret(tmp_path / generation, token=generation)
-    mounted = tmp_path / "mounted"
-    mounted.mkdir()
-    (mounted / "..data").symlink_to(tmp_path / "old")
-    with a_registry(stub.url, credentials_dir=mounted) as registry:
+    login = mounted.Rotated(tmp_path, token="old")
+    with a_registry(stub.url, credentials_dir=login.directory) as registry:
         await registry.resolve(CHAMPION)
-        (mounted / "..data").unlink()
-        (mounted / "..data").symlink_to(tmp_path / "new")
+        login.say(token="new")
         await registry.resolve(CHAMPION)
     assert stub.authorizations() == ["Bearer old"] * 3 + ["Bearer new"]
+
+
+async def test_of_a_token_and_a_password_the_token_is_used(stub: Stub, tmp_path: Path) -> None:
+    both = mounted.secret(tmp_path / "both", username="me", password=SECRET, token="t")
+    with a_registry(stub.url, credentials_dir=both) as registry:
+        await registry.resolve(CHAMPION)
+    assert {*stub.authorizations()} == {"Bearer t"}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +126,7 @@ async def test_a_credential_that_is_rotated_is_used_for_the_next_question(stub: 
 async def test_an_incomplete_secret_is_refused_before_anything_is_sent(
     stub: Stub, tmp_path: Path, keys: Mapping[str, str]
 ) -> None:
-    error = await the_error(stub.url, credentials_dir=a_secret(tmp_path / "secret", **keys))
+    error = await the_error(stub.url, credentials_dir=mounted.secret(tmp_path / "secret", **keys))
     assert isinstance(error, errors.RegistryUnauthorized)
     assert "existingSecret needs the keys" in str(error)
     assert stub.requests == []
@@ -139,8 +136,8 @@ async def test_two_registries_each_get_their_own_credential_and_no_cookie_of_the
     stub: Stub, hostile: Hostile, tmp_path: Path
 ) -> None:
     hostile.instead = Reply({}, 500, {"Set-Cookie": f"session={SECRET}; Path=/"})
-    ours = a_secret(tmp_path / "ours", username="us", password="1")
-    theirs = a_secret(tmp_path / "theirs", token="2")
+    ours = mounted.secret(tmp_path / "ours", username="us", password="1")
+    theirs = mounted.secret(tmp_path / "theirs", token="2")
     with serving(Hostile()) as other:
         await the_error(stub.url, credentials_dir=ours)
         with a_registry(other.url, credentials_dir=theirs) as registry:
@@ -153,7 +150,7 @@ async def test_two_registries_each_get_their_own_credential_and_no_cookie_of_the
 async def test_a_redirect_is_not_followed(stub: Stub, hostile: Hostile, tmp_path: Path) -> None:
     with serving(Hostile()) as elsewhere:
         hostile.instead = Reply(status=302, headers={"Location": elsewhere.url})
-        error = await the_error(stub.url, credentials_dir=a_secret(tmp_path / "secret", token=SECRET))
+        error = await the_error(stub.url, credentials_dir=mounted.secret(tmp_path / "secret", token=SECRET))
     assert isinstance(error, errors.RegistryUnreachable)
     assert "redirects to another address (HTTP 302)" in str(error)
     assert elsewhere.requests == []

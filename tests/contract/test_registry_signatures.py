@@ -14,6 +14,7 @@ import yaml
 
 import moorage_runtime.mlmodel
 import moorage_runtime.schema
+from moorage_operator.adapters.access import Access
 from moorage_operator.adapters.registry import MlflowRegistry, RegistryDeclaration, mlmodel, sources
 from moorage_operator.core import signatures
 from moorage_operator.core.registry import ModelRef
@@ -136,7 +137,7 @@ def stub(server: Server) -> Iterator[Stub]:
 
 
 def a_registry(stub: Stub, **declared: Any) -> contextlib.closing[MlflowRegistry]:
-    return contextlib.closing(MlflowRegistry(RegistryDeclaration("lab", stub.url, **declared)))
+    return contextlib.closing(MlflowRegistry(RegistryDeclaration("lab", stub.url, Access(**declared))))
 
 
 def files_asked_for(stub: Stub) -> list[str]:

@@ -73,7 +73,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail "models.terminationGracePeriodSeconds must be larger than models.drainSeconds: what is in flight when the drain is over needs time to end" -}}
 {{- end -}}
 {{- if (urlParse .Values.prometheus.url).userinfo -}}
-{{- fail "prometheus.url holds a user name or password, and everybody who may read ConfigMaps would see it; name a proxy that adds them" -}}
+{{- fail "prometheus.url holds a user name or password; put them into a Secret and name it in prometheus.existingSecret" -}}
+{{- end -}}
+{{- if and (or .Values.prometheus.existingSecret .Values.prometheus.caBundle) (not .Values.prometheus.url) -}}
+{{- fail "prometheus.existingSecret and prometheus.caBundle say how prometheus.url is asked: set it as well" -}}
 {{- end -}}
 {{- $seen := dict -}}
 {{- range .Values.registries -}}
@@ -85,6 +88,30 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail (printf "registries: the trackingURI of %q holds a user name or password; put them into a Secret and name it in existingSecret" .name) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* The Secrets that are mounted for the operator: a list. */}}
+{{- define "moorage.mounted" -}}
+{{- range .Values.registries }}
+{{- if .existingSecret }}
+- {volume: "registry-{{ .name }}", directory: /etc/moorage/registries/{{ .name }}, secret: {{ .existingSecret | quote }}}
+{{- end }}
+{{- end }}
+{{- with .Values.prometheus.existingSecret }}
+- {volume: prometheus, directory: /etc/moorage/prometheus, secret: {{ . | quote }}}
+{{- end }}
+{{- end -}}
+
+{{/* How a declared server is asked: a list of its values and the directory of its Secret. */}}
+{{- define "moorage.access" -}}
+{{- $server := index . 0 -}}
+{{- if $server.existingSecret }}
+credentialsDirectory: {{ index . 1 }}
+{{- end }}
+{{- with $server.caBundle }}
+caBundle: |
+  {{- . | trim | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{/* Resources of a container, every amount as a text. */}}
@@ -111,12 +138,8 @@ registries:
   {{- range . }}
   - name: {{ .name | quote }}
     trackingURI: {{ .trackingURI | quote }}
-    {{- if .existingSecret }}
-    credentialsDirectory: /etc/moorage/registries/{{ .name }}
-    {{- end }}
-    {{- with .caBundle }}
-    caBundle: |
-      {{- . | trim | nindent 6 }}
+    {{- with include "moorage.access" (list . (printf "/etc/moorage/registries/%s" .name)) }}
+    {{- . | trim | nindent 4 }}
     {{- end }}
     {{- if .readOnly }}
     readOnly: true
@@ -125,8 +148,14 @@ registries:
 {{- end }}
 policy:
   {{- toYaml .Values.policy | nindent 2 }}
-{{- with .Values.prometheus.url }}
-prometheusURL: {{ . | quote }}
+{{- with .Values.prometheus }}
+{{- if .url }}
+prometheus:
+  url: {{ .url | quote }}
+  {{- with include "moorage.access" (list . "/etc/moorage/prometheus") }}
+  {{- . | trim | nindent 2 }}
+  {{- end }}
+{{- end }}
 {{- end }}
 fetchResources:
   {{- include "moorage.amounts" .Values.models.fetchResources | nindent 2 }}

@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import aiohttp
+
 from moorage_operator import election, errors, handlers, ports, settings, telemetry
+from moorage_operator.adapters import access, web
 from moorage_operator.adapters import cluster as cluster_adapter
-from moorage_operator.adapters import web
 from moorage_operator.adapters.agents import HttpAgents
 from moorage_operator.adapters.prometheus import HttpPrometheus
 from moorage_operator.adapters.registry import MlflowRegistry, RegistryDeclaration
@@ -51,7 +53,8 @@ async def _run(chosen: settings.Settings) -> None:
         fence = vote.check if vote else _no_fence
         connected = await stack.enter_async_context(_connect(chosen, fence=fence, observe=observe))
         session = await stack.enter_async_context(web.connect())
-        registries = _registries(chosen, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        registries = _registries(chosen, folder)
         for registry in registries.values():
             stack.callback(registry.close)
         controller = Controller(
@@ -59,7 +62,7 @@ async def _run(chosen: settings.Settings) -> None:
             registries=registries,
             agents=HttpAgents(session),
             runtimes=HttpRuntimes(session),
-            prometheus=HttpPrometheus(session, chosen.prometheus_url),
+            prometheus=_prometheus(chosen.prometheus, session, folder),
             settings=chosen,
             metrics=metrics,
         )
@@ -183,16 +186,24 @@ def _connect(
 
 
 def _registries(chosen: settings.Settings, folder: Path) -> dict[str, MlflowRegistry]:
-    """One client a declared registry. A CA bundle has to be a file for the client: `folder` holds them."""
+    """One client a declared registry."""
     found = {}
     for declared in chosen.registries:
-        bundle = folder / f"{declared.name}.pem" if declared.ca_bundle else None
-        if bundle:
-            bundle.write_text(declared.ca_bundle)
-        credentials = Path(declared.credentials_directory) if declared.credentials_directory else None
-        declaration = RegistryDeclaration(declared.name, declared.tracking_uri, credentials, bundle)
-        found[declared.name] = MlflowRegistry(declaration)
+        how = _access(declared, folder / f"registry-{declared.name}.pem")
+        found[declared.name] = MlflowRegistry(RegistryDeclaration(declared.name, declared.tracking_uri, how))
     return found
+
+
+def _prometheus(declared: settings.PrometheusSettings, session: aiohttp.ClientSession, folder: Path) -> HttpPrometheus:
+    return HttpPrometheus(session, declared.url, _access(declared, folder / "prometheus.pem"))
+
+
+def _access(declared: settings.AccessSettings, bundle: Path) -> access.Access:
+    """A CA bundle has to be a file for MLflow's client: it is put there."""
+    if declared.ca_bundle:
+        bundle.write_text(declared.ca_bundle)
+    credentials = Path(declared.credentials_directory) if declared.credentials_directory else None
+    return access.Access(credentials, bundle if declared.ca_bundle else None)
 
 
 def _no_fence() -> None:

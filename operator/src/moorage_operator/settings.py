@@ -38,13 +38,22 @@ class RouterSection(_Section, frozen=True):
     cluster_role: str = ""
 
 
-class RegistrySettings(_Section, frozen=True):
+class AccessSettings(_Section, frozen=True):
     """`credentials_directory` is a mounted Secret with the keys username and password, or token."""
 
-    name: str
-    tracking_uri: str = msgspec.field(name="trackingURI")
     credentials_directory: str = ""
     ca_bundle: str = ""
+
+
+class PrometheusSettings(AccessSettings, frozen=True):
+    """Where guards with a query of their own ask."""
+
+    url: str = ""
+
+
+class RegistrySettings(AccessSettings, frozen=True, kw_only=True):
+    name: str
+    tracking_uri: str = msgspec.field(name="trackingURI")
     read_only: bool = False
 
     @property
@@ -66,8 +75,7 @@ class Settings(_Section, frozen=True):
     router: RouterSection
     registries: tuple[RegistrySettings, ...] = ()
     policy: PolicySettings = PolicySettings()
-    prometheus_url: str = msgspec.field(name="prometheusURL", default="")
-    """Where guards with a query of their own ask."""
+    prometheus: PrometheusSettings = PrometheusSettings()
     fetch_resources: dict[str, dict[str, str]] = {}
     drain_seconds: int = 5
     termination_grace_period_seconds: int = 60

@@ -22,6 +22,7 @@ from mlflow.utils.rest_utils import MlflowHostCreds, http_request
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError, ReadTimeoutError
 
 from moorage_operator import errors
+from moorage_operator.adapters import access
 from moorage_operator.adapters.registry.declaration import RegistryDeclaration
 
 MAX_BODY = 4 * 2**20
@@ -41,13 +42,13 @@ class RegistryClient(RestStore):  # type: ignore[misc]  # mlflow ships no types
     """MLflow's calls for the time of one question. Raises `RegistryError` and `NotThere`, nothing else."""
 
     def __init__(self, declaration: RegistryDeclaration, *, deadline: float) -> None:
-        credentials = declaration.credentials()
+        credentials, bundle = declaration.credentials(), declaration.how.ca_bundle
         host = MlflowHostCreds(
             declaration.tracking_uri,
             username=credentials.username,
             password=credentials.password,
             token=credentials.token,
-            server_cert_path=str(declaration.ca_bundle) if declaration.ca_bundle else None,
+            server_cert_path=str(bundle) if bundle else None,
         )
         super().__init__(lambda: host)
         self._registry = f"registry '{declaration.name}'"
@@ -163,7 +164,7 @@ def _status_text(status: int) -> str:
 
 def _why(cause: BaseException | None) -> str:
     if isinstance(cause, requests.exceptions.SSLError):
-        return "has a TLS certificate that is not trusted: set its caBundle to the authority that signed it"
+        return access.NOT_TRUSTED
     reason = getattr(cause.args[0], "reason", None) if cause and cause.args else None
     if isinstance(reason, NameResolutionError):
         return "has a trackingURI whose host name can't be resolved"
@@ -172,5 +173,5 @@ def _why(cause: BaseException | None) -> str:
     if isinstance(cause, requests.ConnectionError):
         return "can't be reached: is MLflow running, and does a NetworkPolicy let the operator through?"
     if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
-        return "can't be asked: is its caBundle there, and a PEM file?"
+        return access.NO_BUNDLE
     return "broke off its answer"
