@@ -48,8 +48,12 @@ def published(registry: Registry, model: str, mood: str, folder: Path) -> str:
 class Caller(threading.Thread):
     """Asks, and says whether the answer was right."""
 
-    def __init__(self, url: str, protocol: str, model: str, stop: threading.Event) -> None:
+    def __init__(
+        self, url: str, protocol: str, model: str, stop: threading.Event, *, host: str = "", feedback: bool = True
+    ) -> None:
         super().__init__(daemon=True)
+        self.feedback = feedback
+        self.headers = {"content-type": "application/json"} | ({"host": host} if host else {})
         self.parts, self.protocol, self.stop_event = urllib.parse.urlsplit(url), protocol, stop
         self.model = model
         self.seen: Counter[str] = Counter()
@@ -69,13 +73,14 @@ class Caller(threading.Thread):
             return f"HTTP {status}"
         is_right = body["predictions"] == [{"y": 2 * number}]
         identifier = headers["x-moorage-prediction-id"]
-        self.post("/feedback", {"id": identifier, "correct": is_right})
+        if self.feedback:
+            self.post("/feedback", {"id": identifier, "correct": is_right})
         return f"{identifier.partition('.')[0]} {'right' if is_right else 'wrong'}"
 
     def post(self, path: str, content: Object) -> tuple[int, Any, Any]:
         connection = http.client.HTTPConnection(self.parts.hostname or "", self.parts.port, timeout=10)
         with contextlib.closing(connection):
-            connection.request("POST", path, json.dumps(content), {"content-type": "application/json"})
+            connection.request("POST", path, json.dumps(content), self.headers)
             answer = connection.getresponse()
             return answer.status, answer.headers, json.loads(answer.read())
 
@@ -110,12 +115,17 @@ def answered(answer: bytes) -> float:
 
 
 @contextlib.contextmanager
-def on(place: Place, model: str, *protocols: str) -> Iterator[Counter[str]]:
-    """Some of each protocol for the time of the block, of what has that name; the counter is what they saw, once it is over."""
+def on(place: Place, model: str, *protocols: str, host: str = "", feedback: bool = True) -> Iterator[Counter[str]]:
+    """Some of each protocol for the time of the block, of what has that name; the counter is what they saw, once it is over. `host` is
+    whom they name, by HTTP, if it is not whom they call."""
     stop, seen = threading.Event(), Counter[str]()
     with contextlib.ExitStack() as stack:
         urls = {name: stack.enter_context(place.reach(model, 8081 if name == "grpc" else 80)) for name in protocols}
-        threads = [Caller(urls[name], name, model, stop) for name in protocols for _ in range(THREADS)]
+        threads = [
+            Caller(urls[name], name, model, stop, host=host, feedback=feedback)
+            for name in protocols
+            for _ in range(THREADS)
+        ]
         for thread in threads:
             thread.start()
         try:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 import callers
+from gateways import PARENT, Gateway
 from mlflow_in_cluster import Registry
 from moorage_operator.core.reasons import Reason
 from place import Object, Place, a_model, until
 
 MODEL = "moody"
+HOST = "moody.example.org"
 
 ERRORS = {"name": "errors", "errorRate": {}}
 SLOW = {"name": "slow", "latency": {"quantile": 0.9, "maxSeconds": 0.2}}
@@ -82,10 +84,10 @@ def test_what_is_worse_is_put_back_with_its_evidence(
     place.change(moody, replicas=worse.replicas, rollout=rollout(worse.guard))
     with callers.on(place, MODEL, *worse.protocols) as seen:
         version = callers.published(registry, MODEL, worse.mood, tmp_path)
-        until(120, f"version {version} is put back", lambda: outcome(place, version), lambda: place.status(moody))
+        ended = the_end(place, moody, version)
 
     status = place.status(moody)
-    assert outcome(place, version) == "RolledBack", status
+    assert ended == "RolledBack", status
     [rejected] = status["rejected"]
     assert rejected["reason"] in worse.reasons, (rejected, seen)
     if rejected["reason"] == Reason.ANALYSIS_FAILED:
@@ -99,20 +101,24 @@ def test_what_is_worse_is_put_back_with_its_evidence(
     until(60, "its pods have ended", lambda: not place.pods(moody, rejected["revision"]), lambda: place.find("pods"))
 
 
-def outcome(place: Place, version: str) -> str:
-    """How the rollout of that version ended; empty while it has not."""
-    history = place.status(MODEL).get("history", [])
-    return next((str(item["result"]) for item in history if item["modelVersion"] == version), "")
+def the_end(place: Place, name: str, version: str) -> str:
+    """How the rollout of that version ends."""
+
+    def outcome() -> str:
+        history = place.status(name).get("history", [])
+        return next((str(item["result"]) for item in history if item["modelVersion"] == version), "")
+
+    return until(120, f"the rollout of version {version} ends", outcome, lambda: place.status(name))
 
 
 def test_an_equal_version_passes_all_guards(place: Place, registry: Registry, moody: str, tmp_path: Path) -> None:
     place.change(moody, replicas=1, rollout=rollout(ERRORS, SLOW, SAME, QUALITY))
     with callers.on(place, MODEL, "http", "grpc") as seen:
         version = callers.published(registry, MODEL, "equal", tmp_path)
-        until(120, f"version {version} is promoted", lambda: outcome(place, version), lambda: place.status(moody))
+        ended = the_end(place, moody, version)
 
     status = place.status(moody)
-    assert outcome(place, version) == "Promoted", status
+    assert ended == "Promoted", status
     assert {item["guard"]: item["verdict"] for item in status["analysis"]}.keys() == {
         "errors",
         "slow",
@@ -135,4 +141,36 @@ def test_without_traffic_it_waits_and_says_so(place: Place, registry: Registry, 
     assert "step 2 of 3: 50 %" in message
     canary = place.status(moody)["canary"]["revision"]
     place.command(moody, f"promote@{canary}/1")
-    until(60, "it is promoted by hand", lambda: outcome(place, version) == "Promoted", lambda: place.status(moody))
+    assert the_end(place, moody, version) == "Promoted"
+
+
+@pytest.mark.parametrize("router", ["gateway", "replicas"])
+def test_versions_are_judged_where_no_router_of_ours_counts(
+    place: Place, gateway: Gateway, registry: Registry, tmp_path: Path, router: str
+) -> None:
+    """Without feedback: Traefik deals requests in turn, so most predictions went to one version and most feedback to the other one."""
+    name = f"moody-by-{router}"
+    callers.published(registry, name, "equal", tmp_path / "equal")
+    traffic: Object = {"router": router}
+    if router == "gateway":
+        traffic["gateway"] = {"parentRefs": [PARENT], "hostnames": [HOST]}
+    runtime, judged = {"allowPickle": True}, rollout(ERRORS, SLOW)
+    place.apply(a_model(name, name, replicas=2, runtime=runtime, rollout=judged, traffic=traffic))
+    place.wait_ready(name)
+    entrance, host = (place, name), ""
+    if router == "gateway":
+        entrance, host = (gateway.place, "traefik"), HOST
+        with gateway.caller(host) as caller:
+            until(20, "callers are let in", lambda: caller.ask("/v2/health/ready").status == 200)
+
+    with callers.on(*entrance, "http", host=host, feedback=False) as seen:
+        worse = callers.published(registry, name, "failing", tmp_path / "failing")
+        assert the_end(place, name, worse) == "RolledBack"
+        [rejected] = place.status(name)["rejected"]
+        equal = callers.published(registry, name, "equal again", tmp_path / "equal again")
+        assert the_end(place, name, equal) == "Promoted"
+
+    assert rejected["reason"] == Reason.ANALYSIS_FAILED
+    assert rejected["message"].startswith("errors: ")
+    assert callers.errors_of(seen) == {"HTTP 500"}, seen
+    place.delete("mdep", name)
