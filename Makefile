@@ -14,7 +14,7 @@ TEST_CLUSTER := hack/cluster --name test
 # The cluster's tools on PATH (helm, kubectl) and KUBECONFIG.
 WITH_CLUSTER := eval "$$($(TEST_CLUSTER) env)" &&
 
-SHELL_SCRIPTS = $(shell git grep -lE '^\#!.*\bbash' -- hack .ci)
+SHELL_SCRIPTS = $(shell git grep -lE '^\#!.*\bbash' -- hack operator .ci)
 PYTHON_SCRIPTS = $(shell git grep -lE '^\#!.*\bpython3' -- hack)
 
 .PHONY: help

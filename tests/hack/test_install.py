@@ -27,7 +27,7 @@ def a_bare_machine(folder: pathlib.Path) -> pathlib.Path:
 def test_all_that_is_missing_is_named_at_once(tmp_path: pathlib.Path) -> None:
     done = check(a_bare_machine(tmp_path))
     assert done.returncode == 1
-    for missing in ("etcd-server", "containerd", "buildah", "shellcheck", "uv:", "Go 1."):
+    for missing in ("etcd-server", "containerd", "buildah", "shellcheck", "HAProxy 3.", "uv:", "Go 1."):
         assert missing in done.stderr
 
 
@@ -44,5 +44,5 @@ def test_with_docker_and_kind_no_node_is_asked_for(tmp_path: pathlib.Path) -> No
 
 def test_every_row_of_the_list_has_a_purpose_a_program_and_a_package() -> None:
     rows = [line.split() for line in (paths.HACK / "packages.txt").read_text().splitlines() if not line.startswith("#")]
-    assert {row[0] for row in rows} == {"node", "images", "check"}
+    assert {row[0] for row in rows} == {"node", "images", "check", "haproxy"}
     assert all(len(row) == 3 for row in rows)

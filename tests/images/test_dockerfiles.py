@@ -57,7 +57,7 @@ def test_the_final_stage_installs_no_compiler_and_takes_no_source_from_the_tree(
     packages = re.findall(r"apt-get install ([^&>]*)", " ".join(rest for _, rest in final_stage(path)))
     copies = [rest for word, rest in final_stage(path) if word in ("COPY", "ADD")]
 
-    assert {name for text in packages for name in text.split() if not name.startswith("-")} <= {"libgomp1", "haproxy"}
+    assert {name for text in packages for name in text.split() if not name.startswith("-")} <= {"libgomp1"}
     assert all(rest.startswith("--from=") for rest in copies)
 
 

@@ -248,7 +248,10 @@ async def calling(*routers: Router, callers: int = 8) -> AsyncIterator[Calls]:
 
 
 async def _call(target: str, found: Calls, ended: asyncio.Event) -> None:
-    options = [("grpc.use_local_subchannel_pool", 1)]  # else all channels of a process share a connection
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),  # else all channels of a process share a connection
+        ("grpc.default_authority", "fraud"),  # else it is the list of the addresses, which HAProxy refuses
+    ]
     async with grpc.aio.insecure_channel(target, options=options) as connection:
         call = connection.unary_unary(METHOD)
         while not ended.is_set():

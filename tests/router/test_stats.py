@@ -8,13 +8,13 @@ from moorage_operator.router import stats
 from moorage_operator.router.stats import Counters, Ledger, Pool, Sample, Worker
 
 STAT = """\
-# pxname,svname,status,stot,scur,req_tot,hrsp_5xx,srv_abrt,cli_abrt,econ,eresp,wretr,
-fraud,FRONTEND,OPEN,9,0,9,,,,,,,
-fraud:stable:http,10.0.0.1:8080,UP,,,,,,,,,,
-fraud:stable:http,10.0.0.2:8080,UP 1/2,,,,,,,,,,
-fraud:stable:http,10.0.0.3:8080,DOWN,,,,,,,,,,
-fraud:stable:http,10.0.0.4:8080,MAINT,,,,,,,,,,
-fraud:stable:http,BACKEND,UP,103,2,100,1,2,4,8,16,32,
+# pxname,svname,status,stot,scur,req_tot,hrsp_4xx,hrsp_5xx,srv_abrt,cli_abrt,econ,eresp,wretr,
+fraud,FRONTEND,OPEN,9,0,9,,,,,,,,
+fraud:stable:http,10.0.0.1:8080,UP,,,,,,,,,,,
+fraud:stable:http,10.0.0.2:8080,UP 1/2,,,,,,,,,,,
+fraud:stable:http,10.0.0.3:8080,DOWN,,,,,,,,,,,
+fraud:stable:http,10.0.0.4:8080,MAINT,,,,,,,,,,,
+fraud:stable:http,BACKEND,UP,103,2,100,64,1,2,4,8,16,32,
 """
 
 
@@ -28,6 +28,15 @@ def test_bad_is_what_the_caller_saw_each_request_once() -> None:
     counters = stats.parse_stat(STAT)["fraud:stable:http"].counters
 
     assert counters == Counters(requests=100, bad=5, canceled=4, connect_errors=8, response_errors=16, retries=32)
+
+
+def test_a_call_that_is_canceled_counts_once_before_its_answer_and_in_it() -> None:
+    """Of HAProxy 3.0: three calls canceled before the answer, then one in it."""
+    rows = """\
+# pxname,svname,status,stot,scur,req_tot,hrsp_4xx,hrsp_5xx,srv_abrt,cli_abrt,econ,eresp,wretr,
+fraud:stable:grpc,BACKEND,UP,5,0,5,3,0,0,7,0,0,0,
+"""
+    assert stats.parse_stat(rows)["fraud:stable:grpc"].counters == Counters(requests=5, bad=4, canceled=4)
 
 
 def test_servers_are_up_or_rest_or_neither() -> None:

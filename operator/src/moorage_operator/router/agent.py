@@ -177,7 +177,7 @@ class Agent:
     async def _reload(self, wanted: Target) -> tuple[Sample, Mapping[str, str]]:
         try:
             await self._haproxy.reload(wanted.structure)
-        except errors.HaproxySilent:
+        except (errors.ConfigRefused, errors.HaproxySilent):
             self._metrics.reloads.labels("failed").inc()
             if self._applied:  # HAProxy could start with those
                 self._write(self._applied.files)

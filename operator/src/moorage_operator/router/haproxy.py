@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from moorage_operator.router.settings import Layout
 from moorage_operator.router.stats import Sample
 
 _MESSAGE_LIMIT = 500
+_ALERT = re.compile(r"^\[ALERT\] +\(\d+\) : (.*)$", re.MULTILINE)
 
 
 class Haproxy:
@@ -67,9 +69,14 @@ class Haproxy:
             )
 
     async def reload(self, structure: str) -> Sample:
-        """A new worker takes over the listeners; the old one ends what it has begun. Returns when the new one answers."""
-        # The master closes this connection by starting itself anew.
-        await self._ask("reload", self._layout.master_socket)
+        """A new worker takes over the listeners; the old one ends what it has begun. Returns when the new one answers.
+
+        `ConfigRefused`, with HAProxy's own words, if the old one has to stay.
+        """
+        answer = await self._ask("reload", self._layout.master_socket, self._reload_seconds)
+        if not answer.startswith("Success=1"):
+            alerts = " ".join(_ALERT.findall(answer)) or "see its log"
+            raise errors.ConfigRefused(f"HAProxy did not take its new configuration: {alerts[:_MESSAGE_LIMIT]}")
         try:
             async with asyncio.timeout(self._reload_seconds):
                 while True:
@@ -79,7 +86,7 @@ class Haproxy:
                             return sample
                     await asyncio.sleep(0.05)
         except TimeoutError as error:
-            raise errors.HaproxySilent("HAProxy did not take its new configuration: see its log") from error
+            raise errors.HaproxySilent("HAProxy has taken its new configuration and does not answer by it") from error
 
     async def runs(self) -> bool:
         """Whether there is a master; one that is too busy to answer is one, too."""
@@ -92,12 +99,13 @@ class Haproxy:
         writer.close()
         return True
 
-    async def _ask(self, command: str, socket: Path | None = None) -> str:
+    async def _ask(self, command: str, socket: Path | None = None, seconds: float | None = None) -> str:
+        seconds = seconds or self._seconds
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(seconds):
                 return await _exchange(socket or self._layout.admin_socket, command)
         except TimeoutError as error:
-            raise errors.HaproxySilent(f"HAProxy does not answer within {self._seconds:g} s") from error
+            raise errors.HaproxySilent(f"HAProxy does not answer within {seconds:g} s") from error
         except OSError as error:
             raise errors.HaproxySilent(f"HAProxy can't be asked: {error.strerror or error}") from error
 

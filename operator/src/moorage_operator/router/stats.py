@@ -103,7 +103,7 @@ def parse_stat(text: str) -> dict[str, Pool]:
 
 
 def _counters(row: Mapping[str, str]) -> Counters:
-    canceled = _number(row, "cli_abrt")
+    canceled = _canceled(row)
     return Counters(
         requests=_number(row, "req_tot"),
         bad=_number(row, "hrsp_5xx") + canceled,
@@ -112,6 +112,14 @@ def _counters(row: Mapping[str, str]) -> Counters:
         response_errors=_number(row, "eresp"),
         retries=_number(row, "wretr"),
     )
+
+
+def _canceled(row: Mapping[str, str]) -> int:
+    """HAProxy 3.0 counts a call that is canceled before its answer has begun twice, and as a 4xx, which no pod says over gRPC."""
+    aborts = _number(row, "cli_abrt")
+    if not row["pxname"].endswith(":grpc"):
+        return aborts
+    return max(aborts - _number(row, "hrsp_4xx"), (aborts + 1) // 2)
 
 
 def _number(row: Mapping[str, str], column: str) -> int:
