@@ -20,12 +20,6 @@ def test_each_protocol_has_the_port_of_its_name_and_what_has_another_is_left_out
     }
 
 
-def test_routers_call_by_grpc_where_connections_last_if_a_pod_has_that() -> None:
-    newer = a_slice("v2", BOTH | {"grpc-router": 8083}, ip="10.0.0.2")
-
-    assert endpoints.collect([newer])["v2", "grpc"] == {Address("10.0.0.2", 8083)}
-
-
 def test_a_revision_from_before_grpc_has_none() -> None:
     assert set(endpoints.collect([a_slice("v1", {"http": 8080})])) == {("v1", "http")}
 

@@ -46,7 +46,6 @@ class Program:
     port: int
     grpc_port: int
     health_port: int
-    router_port: int
     words: Path
 
     @property
@@ -85,14 +84,13 @@ def _answered(metrics: str) -> float:
 
 @contextlib.contextmanager
 def serving(folder: Path | str, words: Path, environment: Mapping[str, str] | None = None) -> Iterator[Program]:
-    port, grpc_port, health_port, router_port = (free_port() for _ in range(4))
+    port, grpc_port, health_port = free_port(), free_port(), free_port()
     given = {
         "PATH": os.environ["PATH"],
         "MOORAGE_HOST": "127.0.0.1",
         "MOORAGE_PORT": str(port),
         "MOORAGE_GRPC_PORT": str(grpc_port),
         "MOORAGE_HEALTH_PORT": str(health_port),
-        "MOORAGE_GRPC_ROUTER_PORT": str(router_port),
         "MOORAGE_DRAIN_SECONDS": "1",
         "MOORAGE_ALLOW_PICKLE": "true",
         "MOORAGE_TERMINATION_LOG": str(words),
@@ -100,7 +98,7 @@ def serving(folder: Path | str, words: Path, environment: Mapping[str, str] | No
     }
     process = subprocess.Popen([sys.executable, "-m", "moorage_runtime", "serve", "--model", str(folder)], env=given)
     try:
-        yield Program(process, port, grpc_port, health_port, router_port, words)
+        yield Program(process, port, grpc_port, health_port, words)
     finally:
         process.kill()
         process.wait(10)
@@ -173,12 +171,11 @@ async def not_serving(channel: grpc.aio.Channel) -> None:
             return
 
 
-@pytest.mark.parametrize("port", ["grpc_port", "router_port"])
-async def test_sigterm_under_load_loses_no_grpc_call(port: str, tmp_path: Path) -> None:
+async def test_sigterm_under_load_loses_no_grpc_call(tmp_path: Path) -> None:
     with serving(slow_model(tmp_path), tmp_path / "words", {"MOORAGE_DRAIN_SECONDS": "4"}) as program:
         program.wait_for("/readyz", 200)
         ended = asyncio.Event()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{getattr(program, port)}") as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{program.grpc_port}") as channel:
             slow = asyncio.create_task(seconds_by_grpc(channel, 6.0))
             callers = [asyncio.create_task(keep_calling(channel, ended)) for _ in range(8)]
             told = asyncio.create_task(not_serving(channel))
@@ -190,21 +187,6 @@ async def test_sigterm_under_load_loses_no_grpc_call(port: str, tmp_path: Path) 
             assert sum(await asyncio.gather(*callers)) > 20
             assert await slow == 6.0
         assert await asyncio.to_thread(program.process.wait, 20) == 0
-
-
-async def test_connections_of_routers_last(tmp_path: Path) -> None:
-    async def is_left(port: int) -> bool:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            await seconds_by_grpc(channel, 0.0)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(3):
-                    await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
-            return channel.get_state() is not grpc.ChannelConnectivity.READY
-
-    with serving(slow_model(tmp_path), tmp_path / "words") as program:
-        program.wait_for("/readyz", 200)
-        left = await asyncio.gather(is_left(program.grpc_port), is_left(program.router_port))
-        assert list(left) == [True, False]
 
 
 async def test_answers_leave_at_once_on_connections_that_are_kept() -> None:

@@ -1,4 +1,4 @@
-"""`moorage-runtime serve`: its servers in one event loop, the model loading beside them, and an orderly end.
+"""`moorage-runtime serve`: three servers in one event loop, the model loading beside them, and an orderly end.
 
 SIGTERM is handled here: uvicorn's own handler closes the listener at once, and requests that are on their way are lost.
 """
@@ -74,18 +74,23 @@ async def _serve(options: settings.Settings, folder: Path) -> int:
     predictions = _server(app.app(served, port=options.port, shadows=shadows))
     checks = _server(health.Health(served, drainer))
     with _listening(options.host, options.port) as port, _listening(options.host, options.health_port) as health_port:
-        rpcs = _rpc_servers(options, served, shadows)
+        rpc = server.Server(
+            served,
+            host=options.host,
+            port=options.grpc_port,
+            drain_seconds=options.drain_seconds,
+            shadows=shadows,
+        )
         ending = asyncio.Event()
         _end_on_signals(drainer, ending)
-        ports = (port.getsockname()[1], rpcs[0].port, health_port.getsockname()[1])
+        ports = (port.getsockname()[1], rpc.port, health_port.getsockname()[1])
         logger.info("predictions on port %d, by gRPC on port %d, health on port %d", *ports)
         checking = asyncio.create_task(checks.serve([health_port]))
         loader = functools.partial(
             loading.load, folder, engine=options.engine, device=options.device, allow_pickle=options.allow_pickle
         )
         load = asyncio.create_task(_load(served, loader, ending))
-        by_rpc = [rpc.serve(ending) for rpc in rpcs]
-        await asyncio.gather(predictions.serve([port]), *by_rpc, _let_go(predictions, ending))
+        await asyncio.gather(predictions.serve([port]), rpc.serve(ending), _let_go(predictions, ending))
         # Until here the health port has answered: the kubelet sees "draining", not a refused connection.
         checks.should_exit = True
         await checking
@@ -95,15 +100,6 @@ async def _serve(options: settings.Settings, folder: Path) -> int:
         raise served.state.error
     logger.info("every request is answered, goodbye")
     return 0
-
-
-def _rpc_servers(
-    options: settings.Settings, served: service.ModelService, shadows: shadow.Shadows
-) -> list[server.Server]:
-    """For everybody, and for routers."""
-    make = functools.partial(server.Server, served, host=options.host, shadows=shadows)
-    found = [make(port=options.grpc_port, drain_seconds=options.drain_seconds)]
-    return [*found, make(port=options.grpc_router_port)] if options.grpc_router_port else found
 
 
 def _shadows(options: settings.Settings, served: service.ModelService) -> shadow.Shadows:

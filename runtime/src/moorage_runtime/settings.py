@@ -65,12 +65,6 @@ class Settings:
     port: int = _setting("MOORAGE_PORT", 8080, [SERVE], "predictions")
     grpc_port: int = _setting("MOORAGE_GRPC_PORT", 8081, [SERVE], "predictions by gRPC")
     health_port: int = _setting("MOORAGE_HEALTH_PORT", 8082, [SERVE], "/healthz, /readyz, /metrics, /drain")
-    grpc_router_port: int = _setting(
-        "MOORAGE_GRPC_ROUTER_PORT",
-        0,
-        [SERVE],
-        "the same for routers, which leave a pod that drains by themselves: connections last; 0 for none",
-    )
     drain_seconds: float = _setting(
         "MOORAGE_DRAIN_SECONDS", 5.0, [SERVE], "how long requests are still accepted after the drain began"
     )

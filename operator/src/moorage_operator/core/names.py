@@ -30,9 +30,6 @@ ROUTER = "router"
 OF_ROUTER = {APP_COMPONENT: ROUTER}
 """Selects what belongs to a namespace's router."""
 
-GRPC_OF_ROUTERS = "grpc-router"
-"""The port of a pod where routers call by gRPC: connections to it last."""
-
 FIELD_MANAGER = "moorage"
 """Owner of all fields that the operator sets by server-side apply."""
 

@@ -15,7 +15,6 @@ from moorage_operator.core.registry import ModelVersion
 HTTP_PORT = 8080
 GRPC_PORT = 8081
 HEALTH_PORT = 8082
-GRPC_ROUTER_PORT = 8083
 MODEL_DIR = "/model"
 PIN_DIR = "/etc/moorage/pin"
 DIGEST_KEY = "digest"
@@ -105,7 +104,6 @@ def _serve(wanted: spec.Spec, model: ModelVersion, revision: str, platform: Plat
         "MOORAGE_PORT": str(HTTP_PORT),
         "MOORAGE_GRPC_PORT": str(GRPC_PORT),
         "MOORAGE_HEALTH_PORT": str(HEALTH_PORT),
-        "MOORAGE_GRPC_ROUTER_PORT": str(GRPC_ROUTER_PORT),
         "MOORAGE_DRAIN_SECONDS": str(platform.drain_seconds),
     }
     return _container(SERVE, wanted, platform) | {
@@ -119,7 +117,6 @@ def _serve(wanted: spec.Spec, model: ModelVersion, revision: str, platform: Plat
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
             {"name": "health", "containerPort": HEALTH_PORT, "protocol": "TCP"},
-            {"name": names.GRPC_OF_ROUTERS, "containerPort": GRPC_ROUTER_PORT, "protocol": "TCP"},
         ],
         "volumeMounts": [
             {"name": "model", "mountPath": MODEL_DIR, "readOnly": True},

@@ -63,12 +63,7 @@ def make_revision_service(owner: Owner, revision: Revision) -> Manifest:
 
     Headless: cluster IPs are few (a /20 has 4,096) and the API server allocates one at a time, whoever asks.
     """
-    ports = [
-        _port("http", pods.HTTP_PORT),
-        _grpc_port(pods.GRPC_PORT),
-        _port("health", pods.HEALTH_PORT),
-        _port(names.GRPC_OF_ROUTERS, pods.GRPC_ROUTER_PORT),
-    ]
+    ports = [_port("http", pods.HTTP_PORT), _grpc_port(pods.GRPC_PORT), _port("health", pods.HEALTH_PORT)]
     spec = {"type": "ClusterIP", "clusterIP": "None", "selector": selector(owner.name, revision.name), "ports": ports}
     return _child(SERVICE, owner, revision.name, revision) | {"spec": spec}
 

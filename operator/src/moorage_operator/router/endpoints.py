@@ -7,15 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from moorage_operator.core import names
 from moorage_operator.core.kinds import Manifest
 
 Protocol = Literal["http", "grpc"]
 PROTOCOLS: tuple[Protocol, ...] = ("http", "grpc")
 """Also the names of the ports in an EndpointSlice."""
-
-_PORTS: Mapping[Protocol, tuple[str, ...]] = {"http": ("http",), "grpc": (names.GRPC_OF_ROUTERS, "grpc")}
-"""The first that there is: pods from before the routers had a port of their own have none."""
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 
@@ -61,8 +57,7 @@ def collect(slices: Iterable[Manifest]) -> Endpoints:
 
 def _ports(item: Manifest) -> list[tuple[Protocol, int]]:
     numbers = {port.get("name"): port.get("port") for port in item.get("ports") or ()}
-    found = {protocol: [numbers[name] for name in _PORTS[protocol] if numbers.get(name)] for protocol in PROTOCOLS}
-    return [(protocol, ports[0]) for protocol, ports in found.items() if ports]
+    return [(protocol, numbers[protocol]) for protocol in PROTOCOLS if numbers.get(protocol)]
 
 
 def _still_serves(conditions: Mapping[str, Any]) -> bool:

@@ -19,10 +19,7 @@ SPARE_SECONDS = 5.0
 AGED_WITHIN = 0.7
 """Of the drain. gRPC's own end refuses calls that its clients send before they have heard of it, and they fail as CANCELLED. A
 connection that has become too old is left without loss, so each is asked to go before the drain is over (a tenth later at most, and
-those that still come when it begins, too); new ones go to other pods by then.
-
-Not where routers connect (without `drain_seconds`): they leave a pod that drains before it ends. And a connection that is left closes
-behind its last answer; HAProxy 2.6 may then lose the trailers of that, and the call is UNKNOWN to its caller."""
+those that still come when it begins, too); new ones go to other pods by then."""
 
 
 class Server:
