@@ -4,6 +4,8 @@ import pathlib
 import shutil
 import subprocess
 
+import pytest
+
 from devcluster import paths
 
 SCRIPT = paths.HACK / "install"
@@ -40,6 +42,20 @@ def test_with_docker_and_kind_no_node_is_asked_for(tmp_path: pathlib.Path) -> No
     assert "etcd-server" not in told
     assert "buildah" not in told
     assert "shellcheck" in told
+
+
+@pytest.mark.parametrize(
+    ("version", "is_missing"), [("2.6.12-1+deb12u4", True), ("3.0.11-1+deb13u5", False), ("3.2.1", False)]
+)
+def test_an_older_haproxy_is_as_good_as_none(tmp_path: pathlib.Path, version: str, is_missing: bool) -> None:
+    machine = a_bare_machine(tmp_path)
+    (machine / "haproxy").write_text(
+        f"#!/bin/bash\necho 'HAProxy version {version} 2026/11/18 - https://haproxy.org/'\n"
+    )
+    (machine / "haproxy").chmod(0o755)
+    told = check(machine).stderr
+    assert ("HAProxy 3.0 or newer" in told) is is_missing
+    assert ("patchelf" in told) is is_missing
 
 
 def test_every_row_of_the_list_has_a_purpose_a_program_and_a_package() -> None:
