@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 import audit
 from fixtures_cluster import Api
-from installation import RESYNC_SECONDS, SETTLED_SECONDS, Installation
+from installation import OPERATOR, RESYNC_SECONDS, SETTLED_SECONDS, Installation
 from mlflow_in_cluster import Registry
 from place import Place, a_model, a_namespace, ending_namespaces, until
 
@@ -80,16 +81,29 @@ def test_a_leader_that_froze_is_replaced_and_changes_nothing_any_more(
     assert take_over(two, place, name, leader) < TAKEOVER_SECONDS
     since = audit.now()
     time.sleep(seconds)
-    restarts = _restarts(two, leader)
     send(two, leader, "SIGCONT")
-    until(30, "the former leader has ended itself", lambda: _restarts(two, leader) > restarts)
+    until(30, "the former leader knows it", lambda: "leads no more" in two.place.kubectl("logs", leader))
     place.wait_ready(name)
     writes = audit.writes(api, audit.service_account(two.namespace), since)
     assert {item.pod for item in writes if item.code < 400} == {two.leader()}, writes
 
 
-def _restarts(operator: Installation, pod: str) -> int:
-    return int(operator.place.get("pod", pod)["status"]["containerStatuses"][0]["restartCount"])
+def test_a_lease_that_is_lost_again_and_again_makes_nobody_wait_longer(place: Place, two: Installation) -> None:
+    """An end of the container each time would: the kubelet waits 10, 20, 40 s and so on before it starts it again."""
+    place.apply(a_model("after-many"))
+    place.wait_ready("after-many")
+    before = _restarts(two)
+    for _ in range(8):
+        stolen = {"holderIdentity": "nobody", "leaseDurationSeconds": 1}
+        two.place.kubectl("patch", "lease", OPERATOR, "--type=merge", f"--patch={json.dumps({'spec': stolen})}")
+        until(TAKEOVER_SECONDS, "one leads", lambda: two.leader() not in ("", "nobody"))
+    assert take_over(two, place, "after-many", "") < TAKEOVER_SECONDS
+    assert _restarts(two) == before
+    place.wait_ready("after-many")
+
+
+def _restarts(operator: Installation) -> dict[str, int]:
+    return {pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in operator.pods()}
 
 
 def test_a_leader_that_is_told_to_end_hands_over_at_once(place: Place, two: Installation) -> None:

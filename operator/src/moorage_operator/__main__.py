@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Sequence
@@ -172,10 +173,10 @@ def _election(chosen: settings.Settings, observe: cluster_adapter.Observe) -> el
     if not chosen.leader_election:
         return None
     lease = Ref(LEASE, settings.pod_namespace(), LEASE_NAME)
-    # A restarted container has its pod's name: with a part of its own it is never taken for its predecessor.
+    # Who begins anew has its pod's name: with a part of its own it is never taken for its predecessor.
     identity = f"{settings.pod_name()}_{uuid.uuid4().hex[:8]}"
     candidate = election.Candidate(lease, identity, timing=election.Timing())
-    return election.Election(candidate, lambda: _connect(chosen, fence=_no_fence, observe=observe), on_lost=_exit)
+    return election.Election(candidate, lambda: _connect(chosen, fence=_no_fence, observe=observe), on_lost=_begin_anew)
 
 
 def _connect(
@@ -210,10 +211,16 @@ def _no_fence() -> None:
     """A single process, by the user's choice: every write passes."""
 
 
-def _exit() -> None:
-    """Leadership is lost: no write may follow, and no clean-up is worth the risk of one."""
+def _begin_anew() -> None:
+    """Leadership is lost: no write may follow, and no clean-up is worth the risk of one. Called from any thread.
+
+    A new program takes this process's place instead of a new container: docs/adr/0020.
+    """
     logging.shutdown()
-    os._exit(1)
+    try:
+        os.execv(sys.executable, [sys.executable, "-P", "-m", __package__])  # noqa: S606 -- no shell is wanted
+    finally:  # there is no place for it
+        os._exit(1)
 
 
 if __name__ == "__main__":

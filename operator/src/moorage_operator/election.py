@@ -2,7 +2,7 @@
 
 `Candidate` is the protocol, on any event loop. `Election` runs one candidate in a thread with an event loop and a client
 of its own: when the operator's main event loop is blocked, the Lease is still renewed by what is left of the process, or
-lost; either way `check()`, called before every write, is right. A candidate leads at most once: who lost must exit.
+lost; either way `check()`, called before every write, is right. A candidate leads at most once: who lost must end.
 
 Others' renewals are judged by when we saw the Lease change, never by the times that stand in it: clocks differ.
 """
@@ -184,7 +184,7 @@ class Candidate:
 
 
 class Election:
-    """A candidate in its own thread. `on_lost` is called there, when the process must no longer act: it should exit."""
+    """A candidate in its own thread. `on_lost` is called there, when the process must no longer act: it should end."""
 
     def __init__(self, candidate: Candidate, connect: Connect, *, on_lost: Callable[[], None]) -> None:
         self._candidate = candidate
