@@ -19,6 +19,8 @@ from mlflow_server import ADMIN, ADMIN_PASSWORD
 from place import Object, Place, until
 
 OPERATOR = "moorage-operator"
+LEADS_NO_MORE = "leads no more"
+"""What it logs before it begins anew, without an end of its container."""
 RIGHT, WRONG = "right-login", "wrong-login"
 RESYNC_SECONDS = 6
 SETTLED_SECONDS = 1.5 * RESYNC_SECONDS
@@ -94,6 +96,11 @@ class Installation:
         """Name of the pod that holds the Lease; empty while none does."""
         holder = self.place.get("lease", OPERATOR).get("spec", {}).get("holderIdentity") or ""
         return str(holder).partition("_")[0]
+
+    def lost_leases(self) -> int:
+        """How often the copies that run have begun anew for it, each since its container started."""
+        logs = [self.api.run("kubectl", "logs", "-n", self.namespace, pod["metadata"]["name"]) for pod in self.pods()]
+        return sum(log.stdout.count(LEADS_NO_MORE) for log in logs)
 
     def restart(self) -> None:
         self.place.kubectl("rollout", "restart", f"deployment/{OPERATOR}")

@@ -11,7 +11,7 @@ import pytest
 
 import bad_weather
 import load
-from installation import Installation
+from installation import LEADS_NO_MORE, Installation
 from mlflow_in_cluster import Registry
 from place import Place, a_model, until
 
@@ -64,7 +64,9 @@ def readiness(operator: Installation) -> str:
 
 
 def restarts(operator: Installation) -> int:
-    return operator.place.kubectl("logs", "deployment/moorage-operator", "--tail=-1").count(bad_weather.ENDED)
+    """Of the program, whether its process ended or not."""
+    log = operator.place.kubectl("logs", "deployment/moorage-operator", "--tail=-1")
+    return log.count(bad_weather.ENDED) + log.count(LEADS_NO_MORE)
 
 
 def wanted_pods(place: Place) -> int:

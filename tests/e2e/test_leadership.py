@@ -11,7 +11,7 @@ import pytest
 
 import audit
 from fixtures_cluster import Api
-from installation import OPERATOR, RESYNC_SECONDS, SETTLED_SECONDS, Installation
+from installation import LEADS_NO_MORE, OPERATOR, RESYNC_SECONDS, SETTLED_SECONDS, Installation
 from mlflow_in_cluster import Registry
 from place import Place, a_model, a_namespace, ending_namespaces, until
 
@@ -82,7 +82,7 @@ def test_a_leader_that_froze_is_replaced_and_changes_nothing_any_more(
     since = audit.now()
     time.sleep(seconds)
     send(two, leader, "SIGCONT")
-    until(30, "the former leader knows it", lambda: "leads no more" in two.place.kubectl("logs", leader))
+    until(30, "the former leader knows it", lambda: LEADS_NO_MORE in two.place.kubectl("logs", leader))
     place.wait_ready(name)
     writes = audit.writes(api, audit.service_account(two.namespace), since)
     assert {item.pod for item in writes if item.code < 400} == {two.leader()}, writes
@@ -92,12 +92,13 @@ def test_a_lease_that_is_lost_again_and_again_makes_nobody_wait_longer(place: Pl
     """An end of the container each time would: the kubelet waits 10, 20, 40 s and so on before it starts it again."""
     place.apply(a_model("after-many"))
     place.wait_ready("after-many")
-    before = _restarts(two)
+    before, lost = _restarts(two), two.lost_leases()
+    stolen = {"holderIdentity": "nobody", "leaseDurationSeconds": 1}
     for _ in range(8):
-        stolen = {"holderIdentity": "nobody", "leaseDurationSeconds": 1}
         two.place.kubectl("patch", "lease", OPERATOR, "--type=merge", f"--patch={json.dumps({'spec': stolen})}")
         until(TAKEOVER_SECONDS, "one leads", lambda: two.leader() not in ("", "nobody"))
     assert take_over(two, place, "after-many", "") < TAKEOVER_SECONDS
+    assert two.lost_leases() >= lost + 8
     assert _restarts(two) == before
     place.wait_ready("after-many")
 

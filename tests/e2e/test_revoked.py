@@ -36,7 +36,9 @@ def ready_copies(operator: Installation) -> int:
 
 
 def restarts(operator: Installation) -> int:
-    return sum(item["restartCount"] for pod in operator.pods() for item in pod["status"].get("containerStatuses", []))
+    """Of the program, in a new container or not."""
+    statuses = [item for pod in operator.pods() for item in pod["status"].get("containerStatuses", [])]
+    return sum(int(item["restartCount"]) for item in statuses) + operator.lost_leases()
 
 
 def wanted_pods(place: Place) -> int:

@@ -35,7 +35,7 @@ CRD_NAME = "modeldeployments.moorage.dev"
 
 
 def main() -> None:
-    """Run until SIGTERM (exit code 0) or until something is lost that only a new process can get back (1)."""
+    """Run until SIGTERM (exit code 0) or until something but the Lease is lost that only a new process can get back (1)."""
     chosen = settings.load()
     telemetry.set_up_logs(style=chosen.log_format, level=chosen.log_level)
     try:
